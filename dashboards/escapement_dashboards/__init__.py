@@ -1,0 +1,1 @@
+"""The viewer. Empty in this version."""

@@ -1,0 +1,235 @@
+"""The life of one call: it is opened, exchanges happen, it is finished and written.
+
+Ports drive it. An SDK's hook makes a `Call` and puts it into `current_call`; the HTTP hook asks the run for an
+`Exchange` (a live one) or gets a recorded step to serve. A call without an SDK around it has one exchange.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel
+
+from escapement.engine import redaction, spans
+from escapement.engine.providers import Operation, answer_attributes, answer_document
+from escapement.words import semconv
+from escapement.words.http import Failure, Headers
+
+if TYPE_CHECKING:
+    from escapement.engine.session import Session
+
+Decode = Callable[[Sequence[bytes]], list[bytes]]
+_BODY_OF_ATTEMPT = 2048  # bytes of a failed attempt's answer that are kept
+
+current_call: ContextVar[Call | None] = ContextVar("escapement_call", default=None)
+
+
+class Call:
+    """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
+
+    __slots__ = (
+        "_attempts", "_done", "_exchange", "_left", "_twin", "fields", "operation", "raised", "sdk", "session", "span", "step",
+    )  # fmt: skip
+
+    def __init__(self, sdk: str = "") -> None:
+        self.sdk = sdk
+        """The SDK that makes the call: the name of its package, empty where it is not known."""
+        self.session: Session | None = None
+        self.step = 0
+        self.raised = ""
+        self._attempts: list[dict[str, Any]] = []
+        self._exchange: Exchange | None = None
+        self._left = False
+        self._done = False
+
+    def open(self, session: Session, step: int, operation: Operation, span: otel.Span, twin: otel.Span | None) -> None:
+        self.session = session
+        self.step = step
+        self.operation = operation
+        self.span = span
+        self._twin = twin
+
+    def exchange(self) -> Exchange:
+        """A new attempt."""
+        self._exchange = Exchange(self)
+        return self._exchange
+
+    def attach(self) -> object:
+        """Make the call's span the current one, for whatever is instrumented below; undo with `detach`."""
+        return otel_context.attach(otel.set_span_in_context(self._twin or self.span))
+
+    def detach(self, token: Any) -> None:
+        otel_context.detach(token)
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """The SDK is done with the call (a stream may still be running)."""
+        if error is not None:
+            self.raised = f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}"
+        self._left = True
+        if self._exchange is not None and self._exchange.ended:
+            self._finish(self._exchange)
+
+    def ended(self, exchange: Exchange) -> None:
+        if self.session is not None:
+            self.session.ended(exchange)
+        self._attempts.append(exchange.summary())
+        if self._left and exchange is self._exchange:
+            self._finish(exchange)
+
+    def _finish(self, exchange: Exchange) -> None:
+        if self._done or self.session is None:
+            return
+        self._done = True
+        attributes = exchange.attributes(self.operation, self.session.redacts)
+        if len(self._attempts) > 1:
+            attributes[semconv.ATTEMPTS] = orjson.dumps(self._attempts).decode()
+        if self.raised and exchange.failure is not None:
+            attributes[semconv.RAISED] = self.raised
+        for span, kept in ((self.span, attributes), (self._twin, spans.slim(attributes) if self._twin else {})):
+            if span is None:
+                continue
+            span.set_attributes(kept)
+            if semconv.ERROR_TYPE in attributes:
+                span.set_status(otel.StatusCode.ERROR, attributes.get(semconv.FAILURE_MESSAGE))
+            span.end(exchange.stopped)
+        self.session.finished(attributes)
+
+
+class Exchange:
+    """One HTTP exchange of a live call. The HTTP hook tells it what happens, as it happens."""
+
+    __slots__ = (
+        "_arrived", "_call", "_clock", "_decode", "_pieces", "_streamed", "elapsed", "ended", "ending", "failure",
+        "headers", "http_version", "reason", "started", "status", "stopped",
+    )  # fmt: skip
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._pieces: list[bytes] = []
+        self._arrived: list[int] = []
+        self._decode: Decode | None = None
+        self._streamed = False
+        self.status: int | None = None
+        self.headers: Headers = ()
+        self.http_version = "HTTP/1.1"
+        self.reason = ""
+        self.failure: Failure | None = None
+        self.ending = "end"
+        self.ended = False
+        self.elapsed = 0
+        self.stopped = 0
+        self.started = time.time_ns()
+        self._clock = time.perf_counter_ns()
+
+    def respond(self, status: int, headers: Headers, http_version: str, reason: str) -> None:
+        self.status, self.headers, self.http_version, self.reason = status, headers, http_version, reason
+
+    def read(self, body: bytes) -> None:
+        """The whole (decoded) body is here."""
+        self._pieces = [body]
+        self.finish("end")
+
+    def stream(self, decode: Decode | None) -> None:
+        """The body will come in chunks; `decode` undoes their content encoding."""
+        self._streamed = True
+        self._decode = decode
+
+    def chunk(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self._arrived.append(time.perf_counter_ns())
+
+    def fail(self, error: BaseException) -> None:
+        """The exchange, or the rest of its stream, failed."""
+        self.failure = Failure(type(error).__name__, str(error))
+        self.finish("failed")
+
+    def finish(self, ending: str) -> None:
+        """Nothing more will come (`ending` as in `Response`). Only the first time counts."""
+        if self.ended:
+            return
+        self.ended = True
+        self.ending = ending
+        self.elapsed = time.perf_counter_ns() - self._clock
+        self.stopped = self.started + self.elapsed
+        self._call.ended(self)
+
+    def abandon(self) -> None:
+        """The run ends: a stream that is under way keeps what has arrived."""
+        if self._streamed:
+            self._call.leave()
+            self.finish("dropped")
+
+    def summary(self) -> dict[str, Any]:
+        """What is kept of an attempt that was not the last."""
+        attempt: dict[str, Any] = {"started": self.started, "elapsed": self.elapsed, "status": self.status}
+        if self.failure is not None:
+            attempt["failure"] = [self.failure.type, self.failure.message]
+        if self.status is not None and self.status >= 400:
+            body = b"".join(self._pieces)[:_BODY_OF_ATTEMPT]
+            attempt["body"] = redaction.scrub(body).decode("utf-8", "replace")
+        return attempt
+
+    def attributes(self, operation: Operation, redact: bool) -> dict[str, Any]:
+        """Everything about the answer, for the span."""
+        attributes: dict[str, Any] = {semconv.RESPONSE_ELAPSED: self.elapsed}
+        if self.failure is not None:
+            message = redaction.scrub(self.failure.message.encode("utf-8", "replace")).decode("utf-8", "replace")
+            attributes[semconv.FAILURE_TYPE] = self.failure.type
+            attributes[semconv.FAILURE_MESSAGE] = message
+            attributes[semconv.ERROR_TYPE] = self.failure.type
+        if self.status is None:
+            return attributes
+        body, cuts = self._body()
+        if redact:
+            scrubbed, cuts = redaction.scrub_with_cuts(body, cuts)
+            if scrubbed is not body:
+                body = scrubbed
+                attributes[semconv.REDACTED] = True
+        headers = redaction.response_headers(self.headers)
+        attributes[semconv.STATUS] = self.status
+        attributes[semconv.HTTP_VERSION] = self.http_version
+        attributes[semconv.REASON] = self.reason
+        attributes[semconv.RESPONSE_HEADERS] = orjson.dumps(headers).decode()
+        attributes[semconv.RESPONSE_ENDING] = self.ending
+        attributes[semconv.RESPONSE_BYTES] = len(body)
+        try:
+            attributes[semconv.RESPONSE_BODY] = body.decode()
+        except UnicodeDecodeError:
+            from base64 import b64encode
+
+            attributes[semconv.RESPONSE_BODY_BASE64] = b64encode(body).decode()
+        if self._streamed:
+            sizes = [cut - before for before, cut in zip([0, *cuts], cuts, strict=False)]
+            times = [(at - self._clock) // 1000 for at in self._arrived]
+            attributes[semconv.RESPONSE_CHUNKS] = orjson.dumps(list(zip(sizes, times, strict=True))).decode()
+            if times:
+                attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = times[0] / 1e6
+        if self.status >= 400:
+            attributes[semconv.ERROR_TYPE] = str(self.status)
+        content_type = next((value for key, value in headers if key.lower() == "content-type"), "")
+        attributes.update(answer_attributes(operation, answer_document(operation, body, content_type)))
+        return attributes
+
+    def _body(self) -> tuple[bytes, list[int]]:
+        """The decoded body, and the offsets at which its chunks end."""
+        pieces = self._pieces
+        if self._decode is not None:
+            try:
+                pieces = self._decode(pieces)
+            except Exception:  # a stream cut in the middle of a compressed block: keep what it was
+                pieces = self._pieces
+            # One decoded piece a chunk, so that each keeps its time of arrival.
+            spare = len(self._arrived)
+            pieces = [*pieces[: spare - 1], b"".join(pieces[spare - 1 :])] if spare else []
+            self._arrived = self._arrived[: len(pieces)]
+        cuts: list[int] = []
+        length = 0
+        for piece in pieces:
+            length += len(piece)
+            cuts.append(length)
+        return b"".join(pieces), cuts

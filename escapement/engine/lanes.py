@@ -1,0 +1,172 @@
+"""Which run a piece of code belongs to, and which of its concurrent branches it is.
+
+A lane is named by how it came to be: `main`, `main/research[0]` for the first task (or thread, or pool job) that ran
+`research`, and so on down. The name does not depend on timing, so the same branch has the same name in a replay, and
+identical requests made at the same time find their own answers. Children are counted per name, so that tasks which
+only the network stack starts (and a replay does not) leave the others' names alone.
+
+asyncio hands context variables on to tasks; threads and pools do not before Python 3.14. So while a run is open, task
+creation, `Thread.start` and `ThreadPoolExecutor.submit` are wrapped to hand the scope on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import itertools
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from escapement.engine.patching import Patch
+
+ROOT = "main"
+
+
+class Run(Protocol):
+    """What a scope points at: a session."""
+
+    @property
+    def open(self) -> bool: ...
+
+
+class Scope:
+    """A place in a run: the run, and the lane. `outer` is the scope that it was opened in."""
+
+    __slots__ = ("_counts", "lane", "outer", "run")
+
+    def __init__(self, run: Run, lane: str = ROOT, outer: Scope | None = None) -> None:
+        self.run = run
+        self.lane = lane
+        self.outer = outer
+        self._counts: dict[str, itertools.count[int]] = {}
+
+    def child(self, name: str) -> Scope:
+        """The scope of a branch that starts here."""
+        number = next(self._counts.setdefault(name, itertools.count()))
+        return Scope(self.run, f"{self.lane}/{name}[{number}]", self.outer)
+
+
+_scope: ContextVar[Scope | None] = ContextVar("escapement_scope", default=None)
+_process: Scope | None = None
+
+
+def current() -> Scope | None:
+    """The innermost scope of an open run here: this context's own, else the process's."""
+    scope = _scope.get()
+    while scope is not None:
+        if scope.run.open:
+            return scope
+        scope = scope.outer
+    return _process if _process is not None and _process.run.open else None
+
+
+def own() -> Scope | None:
+    """The scope that this context has of its own (the process's does not count)."""
+    scope = _scope.get()
+    while scope is not None and not scope.run.open:
+        scope = scope.outer
+    return scope
+
+
+def process() -> Scope | None:
+    """The scope of the process-wide run."""
+    return _process if _process is not None and _process.run.open else None
+
+
+def set_process(scope: Scope | None) -> None:
+    global _process
+    _process = scope
+
+
+def enter(scope: Scope) -> None:
+    """Make `scope` this context's own."""
+    _scope.set(scope)
+
+
+def leave(scope: Scope) -> None:
+    """Go back to what was around `scope`. By value, not by token: fixtures leave in another context than they entered."""
+    if _scope.get() is scope:
+        _scope.set(scope.outer)
+
+
+def _name(target: Any) -> str:
+    while hasattr(target, "func"):  # functools.partial
+        target = target.func
+    name = getattr(target, "__qualname__", None) or type(target).__name__
+    return str(name).rpartition(".")[2]
+
+
+def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    scope = current()
+    if scope is None:
+        return wrapped(*args, **kwargs)
+    target = args[0] if args else kwargs.get("coro")
+    context = kwargs.get("context")
+    if context is not None:
+        # A context that the caller keeps (asyncio.Runner, pytest-asyncio) has its scope already after the first time.
+        if context.get(_scope) is None:
+            context.run(_scope.set, scope.child(_name(target)))
+        return wrapped(*args, **kwargs)
+    # The new task copies the current context, whatever task factory makes it.
+    token = _scope.set(scope.child(_name(target)))
+    try:
+        return wrapped(*args, **kwargs)
+    finally:
+        _scope.reset(token)
+
+
+def _start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    scope = current()
+    if scope is None:
+        return wrapped(*args, **kwargs)
+    target = getattr(thread, "_target", None)
+    child = scope.child(_name(target if target is not None else type(thread)))
+    original = thread.run
+    replaced = thread.__dict__.get("run")
+
+    def run() -> None:
+        if replaced is not None:
+            thread.run = replaced
+        else:
+            del thread.run
+        _scope.set(child)
+        original()
+
+    thread.run = run
+    return wrapped(*args, **kwargs)
+
+
+def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    scope = current()
+    if scope is None or not args:
+        return wrapped(*args, **kwargs)
+    function, *rest = args
+    child = scope.child(_name(function))
+
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        token = _scope.set(child)
+        try:
+            return function(*arguments, **keywords)
+        finally:
+            _scope.reset(token)
+
+    return wrapped(run, *rest, **kwargs)
+
+
+_patches = (
+    Patch(asyncio.BaseEventLoop, "create_task", _create_task),
+    Patch(threading.Thread, "start", _start_thread),
+    Patch(concurrent.futures.ThreadPoolExecutor, "submit", _submit),
+)
+
+
+def install() -> None:
+    for patch in _patches:
+        patch.apply()
+
+
+def remove() -> None:
+    for patch in _patches:
+        patch.remove()

@@ -1,0 +1,53 @@
+"""One operation of a model API: its conventional name, and how its bodies are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Attributes = dict[str, Any]
+Document = Mapping[str, Any]
+Event = tuple[str, dict[str, Any]]
+"""Name (empty where the stream gives none) and data of a server-sent event."""
+
+
+def _nothing(document: Document) -> Attributes:
+    return {}
+
+
+def _last(events: Iterable[Event]) -> Document:
+    found: Document = {}
+    for _, found in events:
+        pass
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message for people to read: who, what, and the tools called (`name(arguments)`) in it."""
+
+    role: str
+    text: str
+    tool_calls: tuple[str, ...] = ()
+
+
+def _no_messages(document: Document) -> list[Message]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`name` and `provider` are values of `gen_ai.operation.name` and `gen_ai.provider.name`.
+
+    `request` and `answer` read attributes out of a body, `gather` puts the events of a stream together into what the
+    answer would have been without streaming, `asked` and `said` give the messages of a request and an answer.
+    """
+
+    name: str
+    provider: str
+    request: Callable[[Document], Attributes] = _nothing
+    answer: Callable[[Document], Attributes] = _nothing
+    gather: Callable[[Iterable[Event]], Document] = _last
+    asked: Callable[[Document], list[Message]] = _no_messages
+    said: Callable[[Document], list[Message]] = _no_messages

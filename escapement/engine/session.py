@@ -1,0 +1,382 @@
+"""A session: one run under way, in one of three modes.
+
+    record   every call goes live and is kept
+    replay   every call is answered from a trace; nothing is written
+    fork     calls go live and are kept, behind the replayed part of another trace
+
+A replay becomes a fork by `fork()`, or (unless strict) by the first request that its trace does not know. Ports ask a
+session about every request to a model API; it answers with a recorded step to serve, a live exchange, or an exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel
+
+from escapement.engine import divergence, redaction, spans, usage
+from escapement.engine.calls import Call, Exchange
+from escapement.engine.fingerprint import fingerprint
+from escapement.engine.guards import IdenticalCalls
+from escapement.engine.lanes import Scope
+from escapement.engine.matching import Matcher
+from escapement.engine.providers import Operation, request_attributes
+from escapement.engine.trace import Trace
+from escapement.store import layout
+from escapement.store.journal import Journal, Record
+from escapement.store.pieces import Body, Splitter
+from escapement.store.rows import StepRow, TraceRow
+from escapement.words import ids, semconv
+from escapement.words.config import Settings
+from escapement.words.errors import ConfigError, EscapementWarning, GuardError, LoopDetectedError
+from escapement.words.http import Request
+
+_log = logging.getLogger("escapement")
+
+
+class Session:
+    """One run. Thread-safe: calls of one run may come from anywhere."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        name: str = "",
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        source: TraceRow | None = None,
+    ) -> None:
+        self.settings = settings
+        self.redacts = settings.redact
+        self.name = name
+        self.tags = tuple(tags)
+        self.metadata = dict(metadata or {})
+        self.trace = Trace(self, name, self.tags, self.metadata)
+        self.open = True
+        self.mode = "record" if source is None else "replay"
+        self.status = "running"
+        self.error: str | None = None
+        self.source = source
+        self.hits = 0
+        self.misses = 0
+        self.steps = 0
+        self.lost = 0
+        self.ledger: usage.Ledger = {}
+        """What live calls used; what was served cost nothing."""
+        self.scope = Scope(self)
+        self.process_id = os.getpid()
+        # Reentrant: the garbage collector may end a forgotten stream of this very run while we are at work.
+        self._lock = threading.RLock()
+        self._live: set[Exchange] = set()
+        self._splitter = Splitter(redaction.scrub if settings.redact else None)
+        self._matcher = Matcher(source.steps) if source is not None else None
+        self._served: list[tuple[int, str, StepRow]] = []
+        self._journal: Journal | None = None
+        self._latched: GuardError | None = None
+        self._warned = False
+        self._guard = IdenticalCalls(settings.max_identical_calls) if settings.loop_detection_enabled else None
+        self._application = spans.application_tracer()
+        self._root: otel.Span | None = None
+        self._root_context = otel_context.Context()
+        if source is None:
+            self.trace_id = self._begin()
+        else:
+            self.trace_id = source.trace_id
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def enter(self, call: Call, scope: Scope, request: Request, operation: Operation) -> StepRow | Exchange:
+        """What to do with a request: serve this step, or send it and tell this exchange.
+
+        Raises GuardError when the run is (or is now) killed, ReplayDivergenceError for a miss in strict replay.
+        """
+        if self._latched is not None:
+            raise type(self._latched)(str(self._latched), trace_id=self._latched.trace_id)
+        if call.session is self:
+            return self._exchange(call)  # the SDK tries again
+        lane = scope.lane
+        with self._lock:
+            step = self.steps + 1
+            print_, body = fingerprint(request, self._splitter, lane)
+            if self._guard is not None and (repeated := self._guard.see(print_, step)) is not None:
+                raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))
+            self.steps = step
+            if self._matcher is not None:
+                row = self._matcher.take(lane, print_)
+                if row is not None:
+                    self._serve(step, lane, row)
+                    return row
+                self._miss(print_, request, operation, lane, step, body)
+            start = time.time_ns()
+            attributes = self._describe(request, operation, lane, step, print_, body)
+            delta, new = self._splitter.describe(body, lane, step)
+        attributes[semconv.REQUEST_BODY] = orjson.dumps(delta).decode()
+        self._open(call, operation, step, attributes, new, start)
+        return self._exchange(call)
+
+    def _exchange(self, call: Call) -> Exchange:
+        exchange = call.exchange()
+        self._live.add(exchange)
+        return exchange
+
+    def _describe(
+        self, request: Request, operation: Operation, lane: str, step: int, print_: str, body: Body
+    ) -> dict[str, Any]:
+        fields = {name: value for name, (_, value) in body.fields.items()}
+        attributes = request_attributes(operation, request, fields)
+        attributes |= {
+            semconv.TRACE_ID: self.trace_id,
+            semconv.STEP: step,
+            semconv.LANE: lane,
+            semconv.MODE: self.mode,
+            semconv.FINGERPRINT: print_,
+            semconv.METHOD: request.method,
+            semconv.PATH: request.path,
+            semconv.REQUEST_HEADERS: orjson.dumps(redaction.request_headers(request.headers)).decode(),
+            semconv.REQUEST_BYTES: len(request.body),
+        }
+        if request.query:
+            attributes[semconv.QUERY] = redaction.query(request.query)
+        if code := divergence.user_code():
+            attributes[semconv.CODE] = code
+        return attributes
+
+    def _open(
+        self, call: Call, operation: Operation, step: int, attributes: dict[str, Any], new: Mapping[str, bytes], start: int
+    ) -> None:
+        title = _title(attributes)
+        current = otel_context.get_current()
+        inside = otel.get_current_span(current).get_span_context().is_valid
+        parent = current if inside else self._root_context
+        twin = None
+        if self._application is not None:
+            twin = self._application.start_span(
+                title, parent, otel.SpanKind.CLIENT, spans.slim(attributes), start_time=start
+            )
+        pieces = {name: _text(piece) for name, piece in new.items()}
+        span = spans.start_step(title, parent, spans.Step(self, pieces), attributes, start, twin)
+        call.open(self, step, operation, span, twin)
+
+    def _serve(self, step: int, lane: str, row: StepRow) -> None:
+        self.hits += 1
+        self._served.append((step, lane, row))
+        if self._journal is not None:
+            self.keep(self._served_record(step, lane, row))
+        if self._application is not None:
+            now = time.time_ns()
+            attributes = spans.slim(row.attributes) | {semconv.MODE: "replay", semconv.TRACE_ID: self.trace_id}
+            span = self._application.start_span(row.name, kind=otel.SpanKind.CLIENT, attributes=attributes, start_time=now)
+            span.end()
+
+    def _miss(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
+        """A request that the trace does not know: an error in strict replay, else a fork."""
+        assert self.source is not None and self._matcher is not None
+        self.misses += 1
+        scrubbed = redaction.scrub(request.body) if self.redacts else request.body
+        model = body.fields.get("model", (0, ""))[1]
+        error = divergence.explain(
+            trace=self.source,
+            matcher=self._matcher,
+            fingerprint=print_,
+            request=scrubbed,
+            title=f"{operation.name} {model}".strip(),
+            lane=lane,
+            step=step,
+        )
+        if self.settings.strict_replay:
+            raise error
+        first = self._journal is None
+        if first:
+            self._fork()
+        where = f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
+        _warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
+
+    def ended(self, exchange: Exchange) -> None:
+        self._live.discard(exchange)
+
+    def finished(self, attributes: Mapping[str, Any]) -> None:
+        """A live call has ended and is written."""
+        if attributes.get(semconv.STATUS, 0) and attributes[semconv.STATUS] < 400:
+            with self._lock:
+                usage.add(self.ledger, attributes)
+
+    # -- going live ----------------------------------------------------------------------------------------------
+
+    def fork(self) -> None:
+        """Answer nothing more from the trace. Raises ConfigError if the session does not replay one."""
+        if self._matcher is None or not self.open:
+            raise ConfigError(
+                "fork() goes live out of a replay, and none is running here: call escapement.replay(trace) first"
+            )
+        with self._lock:
+            if self._journal is None:
+                self._fork()
+            self._matcher = None
+
+    def _fork(self) -> None:
+        assert self.source is not None
+        self.mode = "fork"
+        self.trace_id = self._begin()
+        self.keep(*[self._served_record(*served) for served in self._served])
+
+    def _served_record(self, step: int, lane: str, row: StepRow) -> Record:
+        # A step that the source itself was served names where it really is, so that chains stay short.
+        source, number = row.source if row.source is not None else (row.trace_id, row.step)
+        return {
+            "record": "served",
+            "step": step,
+            "lane": lane,
+            "source": source,
+            "source_step": number,
+            "time": time.time_ns(),
+        }
+
+    # -- the journal ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> str:
+        """Open a journal and the run's span; the new trace's id. Raises StoreError."""
+        otel_id = ids.new_otel_trace_id()
+        trace_id = ids.trace_id_of(otel_id)
+        store = layout.create(self.settings.storage_dir)
+        self._journal = Journal(store, trace_id, fsync=self.settings.durability == "fsync", on_loss=self._complain)
+        attributes = {semconv.TRACE_ID: trace_id, semconv.TRACE_NAME: self.name, semconv.MODE: self.mode}
+        if self._application is not None:
+            self._root = self._application.start_span(self.name or "escapement", attributes=attributes)
+        else:
+            self._root = spans.start_root(self.name or "escapement", otel_id, attributes)
+        self._root_context = otel.set_span_in_context(self._root, otel_context.get_current())
+        self.keep(
+            {
+                "record": "trace",
+                "format": layout.FORMAT,
+                "trace": trace_id,
+                "trace_id": f"{self._root.get_span_context().trace_id:032x}",
+                "name": self.name,
+                "tags": self.tags,
+                "metadata": self.metadata,
+                "mode": self.mode,
+                "parent": self.source.trace_id if self.source is not None else None,
+                "time": time.time_ns(),
+                "origin": {
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "program": os.path.basename(sys.argv[0]) if sys.argv else "",
+                    "python": platform.python_version(),
+                    "escapement": spans.own_version(),
+                },
+            }
+        )
+        return trace_id
+
+    def keep(self, *records: Record) -> bool:
+        """Write records to the journal; False if they are not on disk."""
+        if self._journal is None:
+            return False
+        if self._journal.write(*records):
+            return True
+        # What later bodies would be described by may be missing now: describe them from nothing.
+        self._splitter.reset()
+        return False
+
+    def lose(self) -> None:
+        """A step could not be written."""
+        self.lost += 1
+
+    def _complain(self, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            _warn(
+                f"the recording {self.trace_id} is INCOMPLETE: {self.settings.storage_dir} cannot be written "
+                f"({error.strerror or error}). The program goes on; steps are lost until there is room again."
+            )
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _kill(self, kind: type[GuardError], message: str) -> GuardError:
+        """Latch the run: it is saved as killed, and every later call of it is refused."""
+        self._latched = kind(message, trace_id=self.trace_id)
+        self.status, self.error = "killed", message
+        self._write_end()
+        return self._latched
+
+    def _write_end(self) -> None:
+        if self._journal is None:
+            return
+        record = {"record": "end", "status": self.status, "error": self.error, "time": time.time_ns(), "lost": self.lost}
+        self.keep(record)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the run: completed, or failed with `error`. Safe to call twice."""
+        with self._lock:
+            if not self.open:
+                return
+            for exchange in list(self._live):
+                exchange.abandon()  # a stream that is still being read: keep what has arrived
+            self.open = False
+        if self.status == "running":
+            self.status = "completed" if error is None else "failed"
+            if error is not None:
+                self.error = _describe_error(error)
+        if self._root is not None:
+            if self.status != "completed":
+                self._root.set_status(otel.StatusCode.ERROR, self.error)
+            self._root.end()
+        if self._journal is not None:
+            self._write_end()
+            self._journal.close()
+            if self.lost:
+                _warn(f"the recording {self.trace_id} is incomplete: {self.lost} steps could not be written")
+
+    def after_fork(self) -> None:
+        """In a child process: write to a journal of its own, so that each has one writer."""
+        self._lock = threading.RLock()
+        self._live = set()
+        if self._journal is not None:
+            self._journal.close()
+            self._splitter.reset()
+            store = layout.create(self.settings.storage_dir)
+            self._journal = Journal(
+                store, self.trace_id, fsync=self.settings.durability == "fsync", on_loss=self._complain
+            )
+
+    @property
+    def remaining(self) -> int:
+        """Recorded steps that the replay has not come to."""
+        return self._matcher.total - self._matcher.served if self._matcher is not None else 0
+
+
+def _title(attributes: Mapping[str, Any]) -> str:
+    return f"{attributes[semconv.OPERATION_NAME]} {attributes.get(semconv.REQUEST_MODEL, '')}".strip()
+
+
+def _text(piece: bytes) -> str | dict[str, str]:
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        from base64 import b64encode
+
+        return {"base64": b64encode(piece).decode()}
+
+
+def _describe_error(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return redaction.scrub(text.encode("utf-8", "replace")).decode("utf-8", "replace")[:2000]
+
+
+def _warn(message: str) -> None:
+    """Say something loudly. Where warnings are errors it is logged: what we have to say never stops the program."""
+    try:
+        warnings.warn(f"Escapement: {message}", EscapementWarning, stacklevel=3)
+    except EscapementWarning as warning:
+        _log.warning("%s", warning)

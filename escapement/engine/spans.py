@@ -1,0 +1,228 @@
+"""OpenTelemetry, as far as the engine needs it: a provider of our own that drops nothing, and a processor that writes.
+
+A recording must hold every span whole, so it does not go through the application's provider (whose sampler, limits
+and queues drop things) but through one of ours: always on, without limits, with a processor that has written the
+journal before it returns. The application's provider, where there is one, gets a slim copy of each span.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from contextvars import ContextVar
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Protocol
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace as otel
+from opentelemetry.context import Context
+from opentelemetry.sdk.environment_variables import OTEL_SDK_DISABLED
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+
+from escapement.engine import lanes
+from escapement.store.journal import Record
+from escapement.words import semconv
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
+
+_log = logging.getLogger("escapement")
+_UNLIMITED = SpanLimits(*[SpanLimits.UNSET] * 8)
+_STEP_KEY = otel_context.create_key("escapement-step")
+_next_trace_id: ContextVar[int] = ContextVar("escapement_next_trace_id", default=0)
+_next_span_id: ContextVar[int] = ContextVar("escapement_next_span_id", default=0)
+
+
+class Sink(Protocol):
+    """Where records of finished and started spans go: a session."""
+
+    @property
+    def open(self) -> bool: ...
+
+    def keep(self, *records: Record) -> bool: ...
+
+    def lose(self) -> None: ...
+
+
+class Started:
+    """What the processor knows of a span between its start and its end."""
+
+    __slots__ = ("keys", "sink", "unwritten")
+
+    def __init__(self, sink: Sink, keys: frozenset[str] = frozenset(), unwritten: Record | None = None) -> None:
+        self.sink = sink
+        self.keys = keys
+        self.unwritten = unwritten
+
+
+class Step:
+    """A step about to start, handed to the processor in the context that its span starts in."""
+
+    __slots__ = ("pieces", "sink")
+
+    def __init__(self, sink: Sink, pieces: Mapping[str, Any]) -> None:
+        self.sink = sink
+        self.pieces = pieces
+
+
+class JournalProcessor(SpanProcessor):
+    """Writes spans of open runs to their journals, before the call that started or ended them goes on.
+
+    A processor's exception would reach the program (OpenTelemetry calls processors unprotected): none leaves here.
+    """
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        try:
+            step = parent_context.get(_STEP_KEY) if parent_context is not None else None
+            if isinstance(step, Step):
+                self._start_step(span, step)
+                return
+            scope = lanes.current()
+            if scope is not None:
+                # Another instrumentation's span, here because ours is the global provider.
+                _attach(span, Started(scope.run))  # type: ignore[arg-type]  # a scope's run is a session
+        except Exception:
+            _log.exception("Escapement could not take note of the start of a span")
+
+    def on_end(self, span: ReadableSpan) -> None:
+        try:
+            started = getattr(span, "_escapement", None)
+            if isinstance(started, Started):
+                self._end(span, started)
+        except Exception:
+            _log.exception("Escapement could not take note of the end of a span")
+
+    def _start_step(self, span: Span, step: Step) -> None:
+        attributes = dict(span.attributes or {})
+        context = span.get_span_context()
+        record = {
+            "record": "start",
+            "trace_id": f"{context.trace_id:032x}",
+            "span_id": f"{context.span_id:016x}",
+            "parent": f"{span.parent.span_id:016x}" if span.parent else "",
+            "name": span.name,
+            "start": span.start_time,
+            "attributes": attributes,
+            "pieces": step.pieces,
+        }
+        written = step.sink.keep(record)
+        _attach(span, Started(step.sink, frozenset(attributes), None if written else record))
+
+    def _end(self, span: ReadableSpan, started: Started) -> None:
+        context = span.get_span_context()
+        record: Record = {
+            "record": "span",
+            "trace_id": f"{context.trace_id:032x}",
+            "span_id": f"{context.span_id:016x}",
+            "name": span.name,
+            "end": span.end_time,
+            "status": span.status.status_code.name,
+            "attributes": {key: value for key, value in (span.attributes or {}).items() if key not in started.keys},
+        }
+        if span.status.description:
+            record["description"] = span.status.description
+        if not started.keys:
+            record |= {
+                "start": span.start_time,
+                "parent": f"{span.parent.span_id:016x}" if span.parent else "",
+                "kind": span.kind.name,
+                "scope": span.instrumentation_scope.name if span.instrumentation_scope else "",
+                "events": [
+                    {"name": event.name, "time": event.timestamp, "attributes": dict(event.attributes or {})}
+                    for event in span.events
+                ],
+            }
+            if not started.sink.open:
+                return
+        first = (started.unwritten,) if started.unwritten is not None else ()
+        if not started.sink.keep(*first, record) and started.keys:
+            started.sink.lose()
+
+
+def _attach(span: Span, started: Started) -> None:
+    span._escapement = started  # type: ignore[attr-defined]  # lives and dies with the span; a table would need care
+
+
+class _Ids(RandomIdGenerator):
+    """Random ids, except where the next one is settled: a run's trace id, a span whose copy has its id already."""
+
+    def generate_trace_id(self) -> int:
+        settled = _next_trace_id.get()
+        return settled or super().generate_trace_id()
+
+    def generate_span_id(self) -> int:
+        settled = _next_span_id.get()
+        return settled or super().generate_span_id()
+
+
+@cache
+def provider() -> TracerProvider:
+    """Our provider, one a process."""
+    ids: IdGenerator = _Ids()
+    ours = TracerProvider(sampler=ALWAYS_ON, span_limits=_UNLIMITED, shutdown_on_exit=False, id_generator=ids)
+    # OTEL_SDK_DISABLED turns telemetry off; a recording that the user asked for is not telemetry.
+    ours._disabled = False
+    ours.add_span_processor(JournalProcessor())
+    return ours
+
+
+@cache
+def tracer() -> otel.Tracer:
+    return provider().get_tracer(semconv.SCOPE, own_version())
+
+
+@cache
+def own_version() -> str:
+    try:
+        return version("escapement")
+    except PackageNotFoundError:
+        return "0"
+
+
+def application_tracer() -> otel.Tracer | None:
+    """A tracer of the application's own provider; where it has none, ours becomes the global one (and this is None)."""
+    current = otel.get_tracer_provider()
+    if current is provider():
+        return None
+    if isinstance(current, otel.ProxyTracerProvider):
+        if os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() != "true":
+            otel.set_tracer_provider(provider())
+        return None
+    if isinstance(current, otel.NoOpTracerProvider):
+        return None
+    return current.get_tracer(semconv.SCOPE, own_version())
+
+
+def start_root(name: str, trace_id: int, attributes: Mapping[str, Any]) -> otel.Span:
+    """The span of a whole run. `trace_id` is used where the run is not part of a trace already."""
+    token = _next_trace_id.set(trace_id)
+    try:
+        return tracer().start_span(name, attributes=attributes)
+    finally:
+        _next_trace_id.reset(token)
+
+
+def start_step(
+    name: str, parent: Context, step: Step, attributes: Mapping[str, Any], start: int, twin: otel.Span | None
+) -> otel.Span:
+    """The authoritative span of a step. `twin` is its slim copy in the application's trace: they share their ids."""
+    context = otel_context.set_value(_STEP_KEY, step, parent)
+    token = _next_span_id.set(twin.get_span_context().span_id if twin is not None else 0)
+    try:
+        return tracer().start_span(name, context, otel.SpanKind.CLIENT, attributes, start_time=start)
+    finally:
+        _next_span_id.reset(token)
+
+
+def slim(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes for telemetry: payloads replaced by their hash; sizes stay."""
+    slimmed = {key: value for key, value in attributes.items() if key not in semconv.PAYLOAD}
+    for key, name in ((semconv.REQUEST_BODY, semconv.REQUEST_HASH), (semconv.RESPONSE_BODY, semconv.RESPONSE_HASH)):
+        if key in attributes:
+            slimmed[name] = blake2b(str(attributes[key]).encode(), digest_size=16).hexdigest()
+    return slimmed

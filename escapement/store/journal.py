@@ -1,0 +1,148 @@
+"""The journal: the append-only JSONL file of a run in progress, one writer each.
+
+Every record is one line and one `write()`, made before the program gets its answer, so a killed process loses
+nothing that had reached it. The file is locked while its writer lives: a reader that can take the lock, and finds no
+`end` record, knows that the writer died.
+
+Records, told apart by `record`: `trace` (the first line), `start` and `span` (a step begins, ends), `served` (a step
+that a replay took from another trace), `end`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from escapement.store.layout import Layout
+from escapement.words.errors import StoreError
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """The writing end. Never raises once it is open: what cannot be written is counted and reported to `on_loss`."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        trace_id: str,
+        *,
+        fsync: bool = False,
+        on_loss: Callable[[OSError], None] = lambda error: None,
+    ) -> None:
+        self.lost = 0
+        """Steps that could not be written."""
+        self.path, self._descriptor = _create(layout.journals, trace_id)
+        self._fsync = fsync
+        self._on_loss = on_loss
+        self._lock = threading.RLock()  # a garbage collection in here may end a forgotten stream, which writes
+        self._length = 0
+        self._closed = False
+
+    def write(self, *records: Record) -> bool:
+        """Append records, all or none. False if that failed."""
+        try:
+            data = b"".join([orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records])
+        except (TypeError, ValueError) as error:
+            self._on_loss(OSError(f"a record cannot be put into JSON: {error}"))
+            return False
+        with self._lock:
+            if self._closed:
+                return False
+            try:
+                self._append(data)
+            except OSError as error:
+                self._on_loss(error)
+                return False
+            self._length += len(data)
+            return True
+
+    def _append(self, data: bytes) -> None:
+        try:
+            written = os.write(self._descriptor, data)
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+            if self._fsync:
+                os.fsync(self._descriptor)
+        except OSError:
+            # A full disk may have taken half a line: take it back, so that the next record starts on its own.
+            os.ftruncate(self._descriptor, self._length)
+            raise
+
+    def close(self) -> None:
+        """Close the file and let go of its lock. Safe to call twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self._descriptor)
+
+
+def _create(folder: Path, trace_id: str) -> tuple[Path, int]:
+    host = "".join(character if character.isalnum() else "_" for character in socket.gethostname())[:40] or "host"
+    for number in range(1, 1000):
+        path = folder / f"{trace_id}-{host}-{os.getpid()}-{number}.jsonl"
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o600)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StoreError(
+                f"the journal {path} cannot be made: {error.strerror or error}. "
+                "Make the directory writable, or set storage_dir (ESCAPEMENT_STORAGE_DIR) to one that is."
+            ) from error
+        # Some network file systems know no locks; then a crashed run reads as one that still runs.
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pass
+        return path, descriptor
+    raise StoreError(f"{folder} holds 999 journals of trace {trace_id} by this process already")
+
+
+def has_writer(path: Path) -> bool:
+    """Whether the process that writes this journal still lives."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> tuple[list[Record], int]:
+    """The records of a journal, and how many lines were damaged.
+
+    A last line without its newline is one that its writer was cut off in (or is just writing): not damage, not there.
+    """
+    data = path.read_bytes()
+    lines = data.split(b"\n")
+    lines.pop()
+    records: list[Record] = []
+    damaged = 0
+    for line in lines:
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            damaged += 1
+            continue
+        if isinstance(record, dict) and isinstance(record.get("record"), str):
+            records.append(record)
+        else:
+            damaged += 1
+    return records, damaged

@@ -1,0 +1,330 @@
+"""Request bodies as pieces, so that a conversation that is sent again at every step is kept once.
+
+A body is cut after every element of its top-level arrays of objects (`messages`, `tools`, …). The pieces joined are the body,
+byte for byte. Against the body before it a body is then `{base, keep, add, suffix}`: so many pieces from the start of
+the base, these new ones, so many from the end of the base.
+
+Cutting needs parsing, and parsing 1 MB at every step is slow. So a `Splitter` compares with what it saw last (one
+memcmp) and parses only what is new. While it is at it, it digests each element in canonical form, which is all that
+the fingerprint of a request needs: both cost what the change costs, not what the conversation costs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import orjson
+
+ARRAYS = frozenset({"messages", "input", "contents", "tools", "system"})
+"""Top-level arrays whose elements become pieces of their own."""
+
+_whitespace = re.compile(r"[ \t\n\r]*").match
+_decode = json.JSONDecoder().raw_decode
+_opens = re.compile(r"\[[ \t\n\r]*\{").match
+_CONVERSATIONS = 16  # how many bodies a splitter remembers, one a lane
+
+
+class Element(NamedTuple):
+    """What ends where a piece ends: an element of array `key`, or (no digest) the text up to its `[`."""
+
+    key: str
+    digest: bytes
+
+
+@dataclass(slots=True)
+class Body:
+    """A request body, cut. `ends` are byte offsets; `elements` has one entry a piece but the last."""
+
+    raw: bytes
+    ends: list[int]
+    elements: list[Element]
+    fields: dict[str, tuple[int, Any]]
+    """The other top-level fields: where each ends, and its value."""
+    ids: list[str]
+    """The id of each piece, or the empty string where it has none yet."""
+    parsed: bool = True
+    step: int = 0
+
+    def canonical(self) -> bytes:
+        """The body in canonical form: keys sorted, long arrays as a digest of their elements' digests."""
+        document: dict[str, Any] = {key: value for key, (_, value) in self.fields.items()}
+        arrays: dict[str, list[bytes]] = {}
+        for key, digest in self.elements:
+            arrays.setdefault(key, []).append(digest)
+        for key, digests in arrays.items():
+            document[key] = {"$elements": blake2b(b"".join(digests), digest_size=16).hexdigest()}
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A body as a change of the body of step `base` (0: of nothing)."""
+
+    base: int
+    keep: int
+    add: list[str]
+    suffix: int
+
+    def apply(self, base: Sequence[str]) -> list[str]:
+        """The piece ids of the body, given those of its base."""
+        return [*base[: self.keep], *self.add, *(base[len(base) - self.suffix :] if self.suffix else ())]
+
+
+Scrub = Callable[[bytes], bytes]
+
+
+def digest(piece: bytes) -> str:
+    """The id of a piece: 128 bits of BLAKE2b, as 32 hex digits."""
+    return blake2b(piece, digest_size=16).hexdigest()
+
+
+class Splitter:
+    """Cuts the bodies of one trace. `known` holds the ids of pieces that are already kept."""
+
+    def __init__(self, scrub: Scrub | None = None) -> None:
+        self.known: set[str] = set()
+        self._seen: OrderedDict[str, Body] = OrderedDict()
+        self._described: OrderedDict[str, Body] = OrderedDict()
+        self._scrub = scrub
+
+    def reset(self) -> None:
+        """Describe what comes from nothing: what was described before may not have been kept."""
+        self.known.clear()
+        self._described.clear()
+
+    def split(self, raw: bytes, conversation: str) -> Body:
+        """Cut a body; `conversation` says which one it most likely goes on from."""
+        body = None
+        base = self._seen.get(conversation)
+        if base is not None:
+            body = _resume(raw, base, self._scrub)
+        if body is None:
+            for key, other in self._seen.items():
+                if key != conversation and (body := _resume(raw, other, self._scrub)) is not None:
+                    break
+        if body is None:
+            body = _cut(raw, self._scrub)
+        _remember(self._seen, conversation, body)
+        return body
+
+    def describe(self, body: Body, conversation: str, step: int) -> tuple[Delta, dict[str, bytes]]:
+        """The body as a change of the last one of its conversation, with the pieces that are new to the trace."""
+        new: dict[str, bytes] = {}
+        start = 0
+        for index, end in enumerate(body.ends):
+            name = body.ids[index]
+            if name not in self.known:
+                piece = body.raw[start:end]
+                if self._scrub is not None:
+                    piece = self._scrub(piece)
+                name = body.ids[index] = name or digest(piece)
+                if name not in self.known:
+                    self.known.add(name)
+                    new[name] = piece
+            start = end
+        base = self._described.get(conversation)
+        if base is None and self._described:
+            base = next(reversed(self._described.values()))
+        body.step = step
+        _remember(self._described, conversation, body)
+        return _difference(body.ids, base), new
+
+
+def _remember(bodies: OrderedDict[str, Body], conversation: str, body: Body) -> None:
+    bodies[conversation] = body
+    bodies.move_to_end(conversation)
+    if len(bodies) > _CONVERSATIONS:
+        bodies.popitem(last=False)
+
+
+def _difference(ids: list[str], base: Body | None) -> Delta:
+    if base is None:
+        return Delta(0, 0, list(ids), 0)
+    most = min(len(ids), len(base.ids))
+    keep = 0
+    while keep < most and ids[keep] == base.ids[keep]:
+        keep += 1
+    suffix = 0
+    while suffix < most - keep and ids[-1 - suffix] == base.ids[-1 - suffix]:
+        suffix += 1
+    return Delta(base.step if keep or suffix else 0, keep, ids[keep : len(ids) - suffix], suffix)
+
+
+def _cut(raw: bytes, scrub: Scrub | None) -> Body:
+    """Cut a body from its start. What is not a JSON object stays whole."""
+    scanner = _Scanner(raw, 0, scrub)
+    try:
+        text = scanner.text
+        start = _whitespace(text, 0).end()
+        if text[start : start + 1] != "{":
+            raise ValueError("not an object")
+        scanner.scan_object(start + 1, first=True)
+    except (ValueError, IndexError, TypeError, RecursionError):
+        whole = digest(scrub(raw) if scrub is not None else raw)
+        return Body(raw, [len(raw)], [], {"$raw": (0, whole)}, [""], parsed=False)
+    ends = [*scanner.ends, len(raw)]
+    return Body(raw, ends, scanner.elements, scanner.fields, [""] * len(ends))
+
+
+def _resume(raw: bytes, base: Body, scrub: Scrub | None) -> Body | None:
+    """Cut a body that starts like `base` does, parsing only from where they part. None if they have little in common."""
+    kept = _common_pieces(raw, base)
+    if kept == 0:
+        return None
+    position = base.ends[kept - 1]
+    key = base.elements[kept - 1].key
+    if kept == len(base.elements) and raw == base.raw:
+        return Body(raw, base.ends, base.elements, base.fields, list(base.ids))
+    scanner = _Scanner(raw, position, scrub)
+    scanner.fields = {name: field for name, field in base.fields.items() if field[0] <= position}
+    scanner.keys = set(scanner.fields) | {element.key for element in base.elements[:kept]}
+    # The rest of the base behind the array we are in: often (tools, parameters) it follows here unchanged.
+    last = max(index for index, element in enumerate(base.elements) if element.key == key)
+    tail = base.raw[base.ends[last] :]
+    try:
+        stop = scanner.scan_array(key, first=not base.elements[kept - 1].digest)
+        if scanner.rest_is(stop, tail):
+            shift = (len(raw) - len(tail)) - base.ends[last]
+            added = len(scanner.ends)
+            ends = [*base.ends[:kept], *scanner.ends, *(end + shift for end in base.ends[last + 1 :])]
+            elements = [*base.elements[:kept], *scanner.elements, *base.elements[last + 1 :]]
+            fields = dict(scanner.fields)
+            for name, (end, value) in base.fields.items():
+                if end > base.ends[last]:
+                    fields[name] = (end + shift, value)
+            ids = [*base.ids[:kept], *[""] * added, *base.ids[last + 1 :]]
+            return Body(raw, ends, elements, fields, ids)
+        scanner.scan_object(stop + 1, first=False)
+    except (ValueError, IndexError, TypeError, RecursionError):
+        return None
+    ends = [*base.ends[:kept], *scanner.ends, len(raw)]
+    ids = [*base.ids[:kept], *[""] * (len(ends) - kept)]
+    return Body(raw, ends, [*base.elements[:kept], *scanner.elements], scanner.fields, ids)
+
+
+def _common_pieces(raw: bytes, base: Body) -> int:
+    """How many pieces of `base` (its last one aside) `raw` starts with."""
+    if not base.elements:
+        return 0
+    ends = base.ends
+
+    def same(count: int) -> bool:
+        return raw.startswith(base.raw[: ends[count - 1]])
+
+    if not same(1):
+        return 0
+    # Mostly all of them: gallop back from the end, then halve.
+    high = len(base.elements)
+    low, back = high, 1
+    while low > 1 and not same(low):
+        high = low
+        low = max(1, low - back)
+        back *= 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        if same(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class _Scanner:
+    """Walks the top level of a JSON object with the C decoder; offsets come out in bytes."""
+
+    def __init__(self, raw: bytes, offset: int, scrub: Scrub | None) -> None:
+        part = raw[offset:] if offset else raw
+        if scrub is not None:
+            part_scrubbed = scrub(part)
+        else:
+            part_scrubbed = part
+        self.text = part.decode()
+        self.scrubbed = part_scrubbed is not part and part_scrubbed != part
+        self._scrub = scrub
+        self._ascii = self.text.isascii()
+        self._offset = offset
+        self._seen = (0, offset)  # characters and bytes, for text that is not ASCII
+        self.ends: list[int] = []
+        self.elements: list[Element] = []
+        self.fields: dict[str, tuple[int, Any]] = {}
+        self.keys: set[str] = set()
+
+    def byte(self, index: int) -> int:
+        """The byte offset in the body of a character of our text."""
+        if self._ascii:
+            return self._offset + index
+        characters, position = self._seen
+        position += len(self.text[characters:index].encode())
+        self._seen = (index, position)
+        return position
+
+    def value(self, index: int) -> tuple[Any, int]:
+        """The JSON value at `index` (scrubbed) and where it ends."""
+        value, end = _decode(self.text, index)
+        if self.scrubbed and self._scrub is not None:
+            value, _ = _decode(self._scrub(self.text[index:end].encode()).decode(), 0)
+        return value, end
+
+    def scan_array(self, key: str, first: bool, index: int = 0) -> int:
+        """Elements from `index` to the `]` of their array; its index."""
+        text = self.text
+        while True:
+            index = _whitespace(text, index).end()
+            mark = text[index]
+            if mark == "]":
+                return index
+            if not first:
+                if mark != ",":
+                    raise ValueError("no comma between elements")
+                index = _whitespace(text, index + 1).end()
+            first = False
+            value, index = self.value(index)
+            canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+            self.elements.append(Element(key, blake2b(canonical, digest_size=16).digest()))
+            self.ends.append(self.byte(index))
+
+    def scan_object(self, index: int, first: bool) -> None:
+        """Fields from `index` to the end of the text, cutting the arrays on the way."""
+        text = self.text
+        while True:
+            index = _whitespace(text, index).end()
+            mark = text[index]
+            if mark == "}":
+                if _whitespace(text, index + 1).end() != len(text):
+                    raise ValueError("text after the object")
+                return
+            if not first:
+                if mark != ",":
+                    raise ValueError("no comma between fields")
+                index = _whitespace(text, index + 1).end()
+            first = False
+            key, index = _decode(text, index)
+            if not isinstance(key, str) or key in self.keys:
+                raise ValueError("not a key, or one that was there before")
+            self.keys.add(key)
+            index = _whitespace(text, index).end()
+            if text[index] != ":":
+                raise ValueError("no colon")
+            index = _whitespace(text, index + 1).end()
+            if key in ARRAYS and _opens(text, index) is not None:
+                self.elements.append(Element(key, b""))
+                self.ends.append(self.byte(index + 1))
+                index = self.scan_array(key, True, index + 1) + 1
+            else:
+                value, index = self.value(index)
+                self.fields[key] = (self.byte(index), value)
+
+    def rest_is(self, index: int, tail: bytes) -> bool:
+        rest = self.text[index:]
+        return len(rest) <= len(tail) and rest.encode() == tail
+
+
+def join(ids: Sequence[str], pieces: Mapping[str, bytes]) -> bytes:
+    """A body from its pieces. Raises KeyError naming a piece that is not there."""
+    return b"".join([pieces[name] for name in ids])

@@ -1,0 +1,211 @@
+"""Settings: what can be set, what each takes, and where a value came from.
+
+One table (`SETTINGS`) drives everything: the keyword arguments of `init` and `replay`, `EscapementConfig`, the
+environment variables and `[tool.escapement]`. Order: argument, config, environment, pyproject.toml, default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from escapement.words.errors import ConfigError
+
+
+class _Wrong(ValueError):
+    """A value that a setting does not take; the text says what it takes."""
+
+
+def _boolean(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in ("1", "true", "yes", "on"):
+            return True
+        if word in ("0", "false", "no", "off"):
+            return False
+    raise _Wrong("true or false")
+
+
+def _at_least(least: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        takes = f"a whole number from {least} up"
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise _Wrong(takes)
+        try:
+            number = int(value)
+        except ValueError:
+            raise _Wrong(takes) from None
+        if number < least:
+            raise _Wrong(takes)
+        return number
+
+    return parse
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.strip()):
+        path = Path(os.fspath(value))
+        return path.expanduser()
+    raise _Wrong("a directory")
+
+
+def _one_of(*words: str) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        if isinstance(value, str) and value.strip().lower() in words:
+            return value.strip().lower()
+        raise _Wrong(" or ".join(repr(word) for word in words))
+
+    return parse
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    if isinstance(value, Sequence) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise _Wrong("names, as a list or separated by commas")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its default, how a value is read, and a sentence for people."""
+
+    default: Any
+    parse: Callable[[object], Any]
+    help: str
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "storage_dir": Setting(Path(".escapement"), _path, "where traces are kept"),
+    "enabled": Setting(True, _boolean, "false turns every verb into a no-op"),
+    "strict_replay": Setting(False, _boolean, "a request that the trace does not know raises instead of going live"),
+    "loop_detection_enabled": Setting(True, _boolean, "kill a run that repeats the same request"),
+    "max_identical_calls": Setting(10, _at_least(2), "the same request this many times kills the run"),
+    "redact": Setting(True, _boolean, "replace keys and tokens of known shapes before anything is hashed or written"),
+    "durability": Setting(
+        "process", _one_of("process", "fsync"), "`process` survives a kill, `fsync` a power failure too"
+    ),
+    "instrumentors": Setting((), _names, "other OpenTelemetry instrumentors to switch on beside ours"),
+}
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"ESCAPEMENT_{name.upper()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscapementConfig:
+    """Settings to hand to `init` or `replay`. None means: not set here, look further.
+
+    Raises ConfigError at once when a value is not one that its setting takes.
+    """
+
+    storage_dir: str | os.PathLike[str] | None = None
+    enabled: bool | None = None
+    strict_replay: bool | None = None
+    loop_detection_enabled: bool | None = None
+    max_identical_calls: int | None = None
+    redact: bool | None = None
+    durability: Literal["process", "fsync"] | None = None
+    instrumentors: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.given().items():
+            _parse(name, value, "EscapementConfig")
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were set here."""
+        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return {name: value for name, value in values if value is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings with a value each, and `origins`: where each value came from."""
+
+    storage_dir: Path
+    enabled: bool
+    strict_replay: bool
+    loop_detection_enabled: bool
+    max_identical_calls: int
+    redact: bool
+    durability: str
+    instrumentors: tuple[str, ...]
+    origins: Mapping[str, str]
+
+
+def resolve(config: EscapementConfig | None = None, arguments: Mapping[str, Any] | None = None) -> Settings:
+    """Every setting, from the first place that gives it one. Raises ConfigError, naming the setting and its place."""
+    if config is not None and not isinstance(config, EscapementConfig):
+        raise ConfigError(f"config takes an EscapementConfig, not {type(config).__name__}")
+    arguments = arguments or {}
+    for name in arguments:
+        _check_known(name, "an argument")
+    given = config.given() if config is not None else {}
+    project, project_file = _project()
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, setting in SETTINGS.items():
+        if arguments.get(name) is not None:
+            values[name], origins[name] = _parse(name, arguments[name], "argument"), "argument"
+        elif name in given:
+            values[name], origins[name] = _parse(name, given[name], "config"), "config"
+        elif os.environ.get(variable(name), "") != "":
+            values[name] = _parse(name, os.environ[variable(name)], variable(name))
+            origins[name] = variable(name)
+        elif name in project:
+            value = _parse(name, project[name], str(project_file))
+            values[name] = project_file.parent / value if isinstance(value, Path) else value
+            origins[name] = str(project_file)
+        else:
+            values[name], origins[name] = setting.default, "default"
+    return Settings(**values, origins=origins)
+
+
+def _parse(name: str, value: object, place: str) -> Any:
+    try:
+        return SETTINGS[name].parse(value)
+    except _Wrong as wrong:
+        raise ConfigError(f"{name} takes {wrong}, not {value!r} (set by {place})") from None
+
+
+def _check_known(name: str, place: str) -> None:
+    if name in SETTINGS:
+        return
+    import difflib
+
+    near = difflib.get_close_matches(name, SETTINGS, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(SETTINGS)}"
+    raise ConfigError(f"{place} names a setting that does not exist: {name!r}; {hint}")
+
+
+def _project() -> tuple[dict[str, Any], Path]:
+    """`[tool.escapement]` of the nearest pyproject.toml at or above the working directory."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        return {}, Path()
+    for folder in (here, *here.parents):
+        file = folder / "pyproject.toml"
+        if file.is_file():
+            break
+    else:
+        return {}, Path()
+    import tomllib
+
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("escapement", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise ConfigError(f"{file}: [tool.escapement] is not a table")
+    for name in table:
+        _check_known(name, f"[tool.escapement] of {file}")
+    return table, file

@@ -1,0 +1,90 @@
+"""Every attribute name that Escapement writes, in one place.
+
+`gen_ai.*` follows the OpenTelemetry GenAI semantic conventions, which moved to their own repository
+(open-telemetry/semantic-conventions-genai) in 2026 and are still "Development"; the names here are those of
+`VERSION`. `escapement.*` is ours, and is what a replay is made from.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+VERSION: Final = "genai-2026-10"
+"""State of the GenAI conventions that the names below were taken from."""
+
+SCOPE: Final = "escapement"
+"""Name of the instrumentation scope of our spans."""
+
+# --- OpenTelemetry, general -----------------------------------------------------------------------------------------
+ERROR_TYPE: Final = "error.type"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+
+# --- OpenTelemetry GenAI --------------------------------------------------------------------------------------------
+OPERATION_NAME: Final = "gen_ai.operation.name"
+PROVIDER_NAME: Final = "gen_ai.provider.name"
+CONVERSATION_ID: Final = "gen_ai.conversation.id"
+OUTPUT_TYPE: Final = "gen_ai.output.type"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+REQUEST_CHOICE_COUNT: Final = "gen_ai.request.choice.count"
+REQUEST_ENCODING_FORMATS: Final = "gen_ai.request.encoding_formats"
+REQUEST_FREQUENCY_PENALTY: Final = "gen_ai.request.frequency_penalty"
+REQUEST_MAX_TOKENS: Final = "gen_ai.request.max_tokens"
+REQUEST_PRESENCE_PENALTY: Final = "gen_ai.request.presence_penalty"
+REQUEST_PREVIOUS_RESPONSE_ID: Final = "gen_ai.request.previous_response.id"
+REQUEST_REASONING_LEVEL: Final = "gen_ai.request.reasoning.level"
+REQUEST_SEED: Final = "gen_ai.request.seed"
+REQUEST_STOP_SEQUENCES: Final = "gen_ai.request.stop_sequences"
+REQUEST_STREAM: Final = "gen_ai.request.stream"
+REQUEST_TEMPERATURE: Final = "gen_ai.request.temperature"
+REQUEST_TOP_K: Final = "gen_ai.request.top_k"
+REQUEST_TOP_P: Final = "gen_ai.request.top_p"
+RESPONSE_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+RESPONSE_ID: Final = "gen_ai.response.id"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+RESPONSE_TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+USAGE_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
+USAGE_CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
+USAGE_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
+EMBEDDINGS_DIMENSION_COUNT: Final = "gen_ai.embeddings.dimension.count"
+
+# --- Escapement -----------------------------------------------------------------------------------------------------
+TRACE_ID: Final = "escapement.trace.id"
+TRACE_NAME: Final = "escapement.trace.name"
+STEP: Final = "escapement.step"
+LANE: Final = "escapement.lane"
+MODE: Final = "escapement.mode"
+FINGERPRINT: Final = "escapement.fingerprint"
+OCCURRENCE: Final = "escapement.occurrence"
+CODE: Final = "escapement.code"
+METHOD: Final = "escapement.request.method"
+PATH: Final = "escapement.request.path"
+QUERY: Final = "escapement.request.query"
+REQUEST_HEADERS: Final = "escapement.request.headers"
+REQUEST_BODY: Final = "escapement.request.body"
+"""JSON `{base, keep, add, suffix}`: the body as pieces, described as a change of the body of step `base`."""
+REQUEST_BYTES: Final = "escapement.request.size"
+STATUS: Final = "escapement.response.status"
+REASON: Final = "escapement.response.reason"
+HTTP_VERSION: Final = "escapement.response.http_version"
+RESPONSE_HEADERS: Final = "escapement.response.headers"
+RESPONSE_BODY: Final = "escapement.response.body"
+RESPONSE_BODY_BASE64: Final = "escapement.response.body.base64"
+RESPONSE_CHUNKS: Final = "escapement.response.chunks"
+"""JSON `[[size, microseconds since the request], …]`: where the body was cut on the wire."""
+RESPONSE_ENDING: Final = "escapement.response.ending"
+RESPONSE_ELAPSED: Final = "escapement.response.elapsed"
+RESPONSE_BYTES: Final = "escapement.response.size"
+RESPONSE_HASH: Final = "escapement.response.hash"
+REQUEST_HASH: Final = "escapement.request.hash"
+ATTEMPTS: Final = "escapement.attempts"
+FAILURE_TYPE: Final = "escapement.failure.type"
+FAILURE_MESSAGE: Final = "escapement.failure.message"
+RAISED: Final = "escapement.failure.raised"
+"""The exception that the SDK made of the failure, as `package.Class`."""
+REDACTED: Final = "escapement.redacted"
+
+PAYLOAD: Final = frozenset({REQUEST_BODY, RESPONSE_BODY, RESPONSE_BODY_BASE64, RESPONSE_CHUNKS, ATTEMPTS})
+"""What a slim copy of a span (to the application's own provider) leaves out."""

@@ -1,0 +1,48 @@
+"""Hooks on a module that may not be imported yet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import wrapt
+
+from escapement.engine.patching import Patch
+
+
+class ModuleHooks:
+    """Patches of one module: put on at once where it is imported, else when it is, as long as they are wanted."""
+
+    def __init__(self, module: str, patches: Callable[[ModuleType], Sequence[Patch]]) -> None:
+        self._module = module
+        self._make = patches
+        self._patches: Sequence[Patch] = ()
+        self._wanted = False
+        self._waiting = False
+
+    def apply(self) -> None:
+        self._wanted = True
+        if self._module in sys.modules:
+            self._put_on(sys.modules[self._module])
+        elif not self._waiting:
+            # An import hook cannot be taken back, so it is registered once and asks whether it is still wanted.
+            self._waiting = True
+            wrapt.register_post_import_hook(self._imported, self._module)
+
+    def remove(self) -> None:
+        self._wanted = False
+        for patch in self._patches:
+            patch.remove()
+        self._patches = ()
+
+    def _imported(self, module: ModuleType) -> None:
+        self._waiting = False
+        if self._wanted:
+            self._put_on(module)
+
+    def _put_on(self, module: ModuleType) -> None:
+        if not self._patches:
+            self._patches = self._make(module)
+            for patch in self._patches:
+                patch.apply()

@@ -1,0 +1,233 @@
+"""Responses and streams of `httpx` and `httpx2`: live ones listened to, recorded ones rebuilt."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import datetime
+import logging
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import orjson
+
+from escapement.engine import divergence
+from escapement.engine.calls import Call, Decode, Exchange
+from escapement.engine.providers.sse import is_finished
+from escapement.store.rows import StepRow
+from escapement.words import semconv
+from escapement.words.http import Failure, Headers, Response
+from escapement_instrumentation.sdks import Unwind, mark_served
+
+_log = logging.getLogger("escapement")
+
+
+class Listening:
+    """A response's stream, passed on chunk by chunk while the exchange hears of it. Nothing is held back."""
+
+    def __init__(self, inner: Any, exchange: Exchange) -> None:
+        self._inner = inner
+        self._exchange = exchange
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)  # `elapsed` of httpx2's streams
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in self._inner:
+                self._exchange.chunk(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._tell(error)
+            raise
+        self._tell("end")
+
+    def close(self) -> None:
+        try:
+            self._inner.close()
+        finally:
+            self._tell("closed")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._inner:
+                self._exchange.chunk(chunk)
+                yield chunk
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._tell(error)
+            raise
+        self._tell("end")
+
+    async def aclose(self) -> None:
+        try:
+            await self._inner.aclose()
+        finally:
+            self._tell("closed")
+
+    def __del__(self) -> None:
+        if not self._exchange.ended:
+            self._tell("dropped")
+
+    def _tell(self, ending: str | BaseException) -> None:
+        try:
+            if isinstance(ending, str):
+                self._exchange.finish(ending)
+            elif not self._exchange.ended:
+                self._exchange.fail(ending)
+        except Exception:
+            _log.exception("Escapement could not record the end of a stream")
+
+
+class Served:
+    """A recorded body as a stream: the same chunks, then the same ending."""
+
+    def __init__(self, library: ModuleType, response: Response, step: StepRow, request: Any) -> None:
+        self._library = library
+        self._response = response
+        self._step = step
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._chunks()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks():
+            yield chunk
+
+    def close(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+    def _chunks(self) -> Iterator[bytes]:
+        response = self._response
+        position = 0
+        for chunk in response.chunks:
+            yield response.body[position : position + chunk.size]
+            position += chunk.size
+        if position < len(response.body):
+            yield response.body[position:]
+        if response.failure is not None:
+            raise exception(self._library, response.failure, self._request)
+        if response.ending not in ("end", "failed") and not is_finished(response.body):
+            raise divergence.incomplete(self._step.trace_id, self._step.step)
+
+
+@cache
+def _stream_class(library: ModuleType, kind: type) -> type:
+    """`kind` as a stream of this library: responses check what they are given."""
+    return type(kind.__name__, (kind, library.SyncByteStream, library.AsyncByteStream), {})
+
+
+def listen(library: ModuleType, response: Any, exchange: Exchange, streaming: bool) -> None:
+    """Tell an exchange of a live response: at once where it has been read, else as its stream is."""
+    extensions = response.extensions
+    exchange.respond(
+        response.status_code,
+        _headers(response),
+        extensions.get("http_version", b"HTTP/1.1").decode("ascii", "replace"),
+        extensions.get("reason_phrase", b"").decode("ascii", "replace"),
+    )
+    if streaming and not response.is_closed:
+        exchange.stream(_decoder(library, response))
+        response.stream = _stream_class(library, Listening)(response.stream, exchange)
+    else:
+        exchange.read(response.content)
+
+
+def rebuild(library: ModuleType, step: StepRow, request: Any, call: Call | None, streaming: bool) -> Any:
+    """The response that a recorded step got, for this request. Raises what was raised where there was none."""
+    answer = step.response()
+    if answer is None:
+        raise_again(library, step, request, call)
+    assert answer is not None
+    encodings = [value for key, value in answer.headers if key.lower() == "content-encoding"]
+    response = library.Response(
+        answer.status,
+        headers=[
+            (key.encode("latin-1"), value.encode("latin-1"))
+            for key, value in answer.headers
+            if key.lower() != "content-encoding"  # the body is kept decoded
+        ],
+        stream=_stream_class(library, Served)(library, answer, step, request),
+        request=request,
+        extensions={
+            "http_version": answer.http_version.encode("ascii", "replace"),
+            "reason_phrase": answer.reason.encode("ascii", "replace"),
+        },
+    )
+    response.elapsed = datetime.timedelta(microseconds=answer.elapsed // 1000)
+    attempts = step.attributes.get(semconv.ATTEMPTS)
+    retries = len(orjson.loads(attempts)) - 1 if attempts else 0
+    if retries and "x-stainless-retry-count" in request.headers:
+        request.headers["x-stainless-retry-count"] = str(retries)
+    mark_served(response, retries)
+    if not streaming:
+        # In one go, whatever the client is: what is served needs no waiting.
+        response._content = b"".join(response.stream)
+        response.is_stream_consumed = response.is_closed = True
+        for encoding in encodings:
+            response.headers["content-encoding"] = encoding
+    return response
+
+
+def raise_again(library: ModuleType, step: StepRow, request: Any, call: Call | None) -> None:
+    """Raise what a recorded call raised, through the SDK's retry loop as it came out of it."""
+    failure = step.failure()
+    assert failure is not None
+    error = exception(library, failure, request)
+    if call is None or not call.sdk:
+        raise error
+    _, _, name = step.attributes.get(semconv.RAISED, "").partition(".")
+    if name in ("APIConnectionError", "APITimeoutError"):
+        raise Unwind(getattr(sys.modules[call.sdk], name)(request=request), error)
+    raise Unwind(error)
+
+
+async def wait_to_be_cancelled(step: StepRow) -> None:
+    """The recorded call was cancelled while it waited: so wait, until the program cancels it again."""
+    failure = step.failure()
+    if failure is not None and failure.type == "CancelledError" and semconv.STATUS not in step.attributes:
+        await asyncio.get_running_loop().create_future()
+
+
+def exception(library: ModuleType, failure: Failure, request: Any) -> BaseException:
+    """The exception of the HTTP client (or a builtin one) that a failure was."""
+    kind = getattr(library, failure.type, None) or getattr(builtins, failure.type, None)
+    if isinstance(kind, type) and issubclass(kind, library.RequestError):
+        return kind(failure.message, request=request)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        return kind(failure.message)
+    if failure.type == "CancelledError":
+        return asyncio.CancelledError(failure.message)
+    error: BaseException = library.RequestError(f"{failure.type}: {failure.message}", request=request)
+    return error
+
+
+def _headers(response: Any) -> Headers:
+    return tuple((key.decode("latin-1"), value.decode("latin-1")) for key, value in response.headers.raw)
+
+
+def _decoder(library: ModuleType, response: Any) -> Decode | None:
+    """What undoes the content encoding of a stream, a piece for a piece; None where there is nothing to undo."""
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding == "identity":
+        return None
+
+    def decode(pieces: Sequence[bytes]) -> list[bytes]:
+        class Pieces(library.SyncByteStream):  # type: ignore[misc, name-defined]
+            def __iter__(self) -> Iterator[bytes]:
+                yield from pieces
+
+        copy = library.Response(200, headers={"content-encoding": encoding}, stream=Pieces())
+        return list(copy.iter_bytes())
+
+    return decode

@@ -1,0 +1,123 @@
+"""The OpenAI and Anthropic SDKs, one level above HTTP: which attempts are one call, and what a served answer skips.
+
+Both are generated with the same base client, whose `request` holds the retry loop. Around it a call begins and ends.
+Inside it, an answer served from a trace is the last one that the call got: it is not retried, and says how many
+attempts there were. Exceptions of ours leave the loop as they are, whatever the SDK would make of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+from escapement.engine import lanes
+from escapement.engine.calls import Call, current_call
+from escapement.engine.patching import Patch
+
+from escapement_instrumentation.hooks import ModuleHooks
+
+_log = logging.getLogger("escapement")
+
+
+class Unwind(BaseException):
+    """Carries an exception out of an SDK's retry loop, which would retry or wrap anything it can catch."""
+
+    def __init__(self, error: BaseException, cause: BaseException | None = None) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.cause = cause
+
+
+def sdk_hooks(sdk: str) -> ModuleHooks:
+    """Hooks on the base client of `sdk` ("openai" or "anthropic")."""
+
+    def patches(module: ModuleType) -> Sequence[Patch]:
+        sync, asynchronous = module.SyncAPIClient, module.AsyncAPIClient
+        return (
+            Patch(sync, "request", _around(sdk)),
+            Patch(asynchronous, "request", _around_async(sdk)),
+            Patch(module.BaseClient, "_should_retry", _should_retry),
+            Patch(sync, "_process_response", _process_response),
+            Patch(asynchronous, "_process_response", _process_response),
+        )
+
+    return ModuleHooks(f"{sdk}._base_client", patches)
+
+
+def _around(sdk: str) -> Callable[..., Any]:
+    def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if lanes.current() is None:
+            return wrapped(*args, **kwargs)
+        call = Call(sdk)
+        token = current_call.set(call)
+        try:
+            result = wrapped(*args, **kwargs)
+        except Unwind as unwound:
+            carried = unwound
+        except BaseException as error:
+            _leave(call, error)
+            raise
+        else:
+            _leave(call)
+            return result
+        finally:
+            current_call.reset(token)
+        raise carried.error from carried.cause
+
+    return request
+
+
+def _around_async(sdk: str) -> Callable[..., Any]:
+    async def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if lanes.current() is None:
+            return await wrapped(*args, **kwargs)
+        call = Call(sdk)
+        token = current_call.set(call)
+        try:
+            result = await wrapped(*args, **kwargs)
+        except Unwind as unwound:
+            carried = unwound
+        except BaseException as error:
+            _leave(call, error)
+            raise
+        else:
+            _leave(call)
+            return result
+        finally:
+            current_call.reset(token)
+        raise carried.error from carried.cause
+
+    return request
+
+
+def _leave(call: Call, error: BaseException | None = None) -> None:
+    try:
+        call.leave(error)
+    except Exception:
+        _log.exception("Escapement could not record the end of a call")
+
+
+def _should_retry(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    response = args[0] if args else kwargs.get("response")
+    if retries_of(response) is not None:
+        return False
+    return wrapped(*args, **kwargs)
+
+
+def _process_response(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    retries = retries_of(kwargs.get("response"))
+    if retries:
+        kwargs = {**kwargs, "retries_taken": retries}
+    return wrapped(*args, **kwargs)
+
+
+def mark_served(response: Any, retries: int) -> None:
+    """Note on a response that it comes from a trace, and how often its call had been retried."""
+    response._escapement_retries = retries
+
+
+def retries_of(response: Any) -> int | None:
+    """How often the call of a served response had been retried; None for a live response."""
+    return getattr(response, "_escapement_retries", None)
