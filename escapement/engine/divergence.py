@@ -8,6 +8,8 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from types import FrameType
 from typing import Any, NamedTuple
 
 import orjson
@@ -241,12 +243,14 @@ _OURS = ("escapement.", "escapement_instrumentation.")
 
 def user_code() -> str:
     """`file.py:line` of the innermost frame that is neither a library's nor ours; empty where there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        file, module = frame.f_code.co_filename, frame.f_globals.get("__name__", "")
-        if not file.startswith("<") and not module.startswith(_OURS) and not os.path.realpath(file).startswith(_LIBRARY):
-            return f"{os.path.basename(file)}:{frame.f_lineno}"
-        if frame.f_back is None:
-            break
+        if _is_users(frame.f_code.co_filename, frame.f_globals.get("__name__", "")):
+            return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+@lru_cache(maxsize=4096)
+def _is_users(file: str, module: str) -> bool:
+    return not (file.startswith("<") or module.startswith(_OURS) or os.path.realpath(file).startswith(_LIBRARY))

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from escapement.store.rows import StepRow
+from escapement.words import semconv
 
 
 class Matcher:
@@ -25,7 +26,10 @@ class Matcher:
         self._taken: set[int] = set()
         self._unanswered: dict[str, int] = {}
         self._known: dict[str, int] = {}
+        self._prints: dict[str, str] = {}
         for row in steps:
+            if exact := row.attributes.get(semconv.EXACT):
+                self._prints[exact] = row.fingerprint
             if row.answered:
                 self._exact.setdefault((row.lane, row.fingerprint), deque()).append(row)
                 self._any.setdefault(row.fingerprint, deque()).append(row)
@@ -42,6 +46,10 @@ class Matcher:
             self._taken.add(row.step)
             self.served += 1
         return row
+
+    def fingerprint_of(self, exact: str) -> str | None:
+        """The fingerprint of a recorded request with these very bytes."""
+        return self._prints.get(exact)
 
     def why_not(self, fingerprint: str) -> tuple[str, int]:
         """Why `take` found nothing, in a word, and the step that speaks for it (0: none)."""

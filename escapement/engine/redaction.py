@@ -7,6 +7,7 @@ their keys; a placeholder names the kind of key, so two different keys of a kind
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from escapement.words.http import Headers
 
@@ -30,9 +31,7 @@ _SHAPES: tuple[tuple[bytes, re.Pattern[bytes], bytes], ...] = tuple(
     )
 )
 
-_KEPT_OF_REQUEST = frozenset(
-    {"user-agent", "content-type", "accept", "anthropic-version", "anthropic-beta", "openai-beta", "x-stainless-retry-count"}
-)
+_KEPT_OF_REQUEST = ("accept", "anthropic-beta", "anthropic-version", "content-type", "openai-beta", "user-agent")
 _DROPPED_OF_RESPONSE = re.compile(r"authori[sz]ation|(?:^|-)(?:api-?)?key(?:$|-)|token$|secret|credential|password|signature")
 _KEPT_OF_RESPONSE = re.compile(
     r"content-.*|transfer-encoding|connection|keep-alive|date|age|etag|expires|last-modified|location|server|vary|via"
@@ -70,9 +69,9 @@ def scrub_with_cuts(text: bytes, cuts: list[int]) -> tuple[bytes, list[int]]:
     return text, cuts
 
 
-def request_headers(headers: Headers) -> Headers:
+def request_headers(headers: Mapping[str, str]) -> Headers:
     """The headers of a request that are kept: those that say what was asked, never who asked."""
-    return tuple((key, value) for key, value in headers if key.lower() in _KEPT_OF_REQUEST)
+    return tuple((name, headers[name]) for name in _KEPT_OF_REQUEST if name in headers)
 
 
 def response_headers(headers: Headers) -> Headers:

@@ -27,7 +27,7 @@ from opentelemetry import trace as otel
 
 from escapement.engine import divergence, redaction, spans, usage
 from escapement.engine.calls import Call, Exchange
-from escapement.engine.fingerprint import fingerprint
+from escapement.engine.fingerprint import exact, fingerprint
 from escapement.engine.guards import IdenticalCalls
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
@@ -108,18 +108,25 @@ class Session:
         lane = scope.lane
         with self._lock:
             step = self.steps + 1
-            print_, body = fingerprint(request, self._splitter, lane)
+            bytes_ = exact(request)
+            print_ = self._matcher.fingerprint_of(bytes_) if self._matcher is not None else None
+            body = None
+            if print_ is None:
+                print_, body = fingerprint(request, self._splitter, lane)
             if self._guard is not None and (repeated := self._guard.see(print_, step)) is not None:
                 raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))
             self.steps = step
+            if self._matcher is not None and (row := self._matcher.take(lane, print_)) is not None:
+                self._serve(step, lane, row)
+                return row
+            if body is None:
+                body = self._splitter.split(request.body, lane)
             if self._matcher is not None:
-                row = self._matcher.take(lane, print_)
-                if row is not None:
-                    self._serve(step, lane, row)
-                    return row
                 self._miss(print_, request, operation, lane, step, body)
             start = time.time_ns()
             attributes = self._describe(request, operation, lane, step, print_, body)
+            if bytes_:
+                attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
         attributes[semconv.REQUEST_BODY] = orjson.dumps(delta).decode()
         self._open(call, operation, step, attributes, new, start)

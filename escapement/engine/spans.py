@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
@@ -76,6 +76,10 @@ class JournalProcessor(SpanProcessor):
     A processor's exception would reach the program (OpenTelemetry calls processors unprotected): none leaves here.
     """
 
+    def __init__(self) -> None:
+        # Keyed by span id: what `on_end` is given is a snapshot, another object than `on_start` saw.
+        self._started: dict[int, Started] = {}
+
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         try:
             step = parent_context.get(_STEP_KEY) if parent_context is not None else None
@@ -85,14 +89,14 @@ class JournalProcessor(SpanProcessor):
             scope = lanes.current()
             if scope is not None:
                 # Another instrumentation's span, here because ours is the global provider.
-                _attach(span, Started(scope.run))  # type: ignore[arg-type]  # a scope's run is a session
+                self._started[span.get_span_context().span_id] = Started(cast(Sink, scope.run))
         except Exception:
             _log.exception("Escapement could not take note of the start of a span")
 
     def on_end(self, span: ReadableSpan) -> None:
         try:
-            started = getattr(span, "_escapement", None)
-            if isinstance(started, Started):
+            started = self._started.pop(span.get_span_context().span_id, None)
+            if started is not None:
                 self._end(span, started)
         except Exception:
             _log.exception("Escapement could not take note of the end of a span")
@@ -111,7 +115,7 @@ class JournalProcessor(SpanProcessor):
             "pieces": step.pieces,
         }
         written = step.sink.keep(record)
-        _attach(span, Started(step.sink, frozenset(attributes), None if written else record))
+        self._started[context.span_id] = Started(step.sink, frozenset(attributes), None if written else record)
 
     def _end(self, span: ReadableSpan, started: Started) -> None:
         context = span.get_span_context()
@@ -142,10 +146,6 @@ class JournalProcessor(SpanProcessor):
         first = (started.unwritten,) if started.unwritten is not None else ()
         if not started.sink.keep(*first, record) and started.keys:
             started.sink.lose()
-
-
-def _attach(span: Span, started: Started) -> None:
-    span._escapement = started  # type: ignore[attr-defined]  # lives and dies with the span; a table would need care
 
 
 class _Ids(RandomIdGenerator):

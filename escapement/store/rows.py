@@ -68,12 +68,12 @@ class StepRow:
         attributes = self.attributes
         if semconv.STATUS not in attributes:
             return None
-        chunks = orjson.loads(attributes.get(semconv.RESPONSE_CHUNKS, b"[]"))
+        chunks = attributes.get(semconv.RESPONSE_CHUNKS)
         return Response(
             status=attributes[semconv.STATUS],
-            headers=tuple((key, value) for key, value in orjson.loads(attributes[semconv.RESPONSE_HEADERS])),
+            headers=orjson.loads(attributes[semconv.RESPONSE_HEADERS]),
             body=self.body(),
-            chunks=[Chunk(size, at * 1000) for size, at in chunks],
+            chunks=[Chunk(size, at * 1000) for size, at in orjson.loads(chunks)] if chunks else (),
             http_version=attributes.get(semconv.HTTP_VERSION, "HTTP/1.1"),
             reason=attributes.get(semconv.REASON, ""),
             elapsed=attributes.get(semconv.RESPONSE_ELAPSED, 0),

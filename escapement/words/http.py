@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
-Headers = tuple[tuple[str, str], ...]
+Headers = Sequence[Sequence[str]]
+"""Pairs of name and value, in the order and the case they came in."""
 
 
-@dataclass(frozen=True, slots=True)
+class Origin(Protocol):
+    """Where a request goes: any HTTP library's URL."""
+
+    @property
+    def scheme(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int | None: ...
+
+
+@dataclass(slots=True)
 class Request:
     """One HTTP request to a model API, as an SDK hands it to its HTTP client."""
 
     method: str
-    scheme: str
-    host: str
-    port: int | None
+    origin: Origin
     path: str
     query: str
-    headers: Headers
+    headers: Mapping[str, str]
+    """By lower-case name; only looked at, never kept whole."""
     body: bytes
-
-    def header(self, name: str) -> str:
-        """The first value of a header (`name` in lower case), or the empty string."""
-        return next((value for key, value in self.headers if key.lower() == name), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class Chunk:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """An answer with its decoded body. `chunks` are empty for a body that was read in one go.
 
@@ -59,15 +67,3 @@ class Failure:
 
     type: str
     message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One HTTP exchange of a call: what came of it, and when (nanoseconds since the epoch)."""
-
-    started: int
-    ended: int
-    status: int | None = None
-    failure: Failure | None = None
-    body: str = ""
-    headers: Headers = field(default=())

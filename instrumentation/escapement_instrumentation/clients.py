@@ -136,22 +136,18 @@ class _Seen:
         call = self.call
         if call is None:
             self.call = call = Call()
-        url = self.request.url
-        path, _, query = url.raw_path.partition(b"?")
-        headers = self.request.headers
+        path, _, query = self.request.url.raw_path.partition(b"?")
         try:
             return self.session.enter(
                 call,
                 self.scope,
                 Request(
-                    method=self.request.method,
-                    scheme=url.scheme,
-                    host=url.host,
-                    port=url.port,
-                    path=path.decode("ascii", "replace"),
-                    query=query.decode("ascii", "replace"),
-                    headers=tuple(headers.items()),
-                    body=body,
+                    self.request.method,
+                    self.request.url,
+                    path.decode("ascii", "replace"),
+                    query.decode("ascii", "replace"),
+                    self.request.headers,
+                    body,
                 ),
                 self.operation,
             )

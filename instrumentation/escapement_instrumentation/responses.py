@@ -149,20 +149,16 @@ def rebuild(library: ModuleType, step: StepRow, request: Any, call: Call | None,
     if answer is None:
         raise_again(library, step, request, call)
     assert answer is not None
-    encodings = [value for key, value in answer.headers if key.lower() == "content-encoding"]
+    headers, encodings = [], []
+    for key, value in answer.headers:
+        # The body is kept decoded: its encoding is put back once it has been read.
+        (encodings if key.lower() == "content-encoding" else headers).append((key.encode("latin-1"), value.encode("latin-1")))
     response = library.Response(
         answer.status,
-        headers=[
-            (key.encode("latin-1"), value.encode("latin-1"))
-            for key, value in answer.headers
-            if key.lower() != "content-encoding"  # the body is kept decoded
-        ],
+        headers=headers,
         stream=_stream_class(library, Served)(library, answer, step, request),
         request=request,
-        extensions={
-            "http_version": answer.http_version.encode("ascii", "replace"),
-            "reason_phrase": answer.reason.encode("ascii", "replace"),
-        },
+        extensions={"http_version": answer.http_version.encode(), "reason_phrase": answer.reason.encode()},
     )
     response.elapsed = datetime.timedelta(microseconds=answer.elapsed // 1000)
     attempts = step.attributes.get(semconv.ATTEMPTS)
@@ -172,10 +168,10 @@ def rebuild(library: ModuleType, step: StepRow, request: Any, call: Call | None,
     mark_served(response, retries)
     if not streaming:
         # In one go, whatever the client is: what is served needs no waiting.
-        response._content = b"".join(response.stream)
+        response._content = answer.body
         response.is_stream_consumed = response.is_closed = True
-        for encoding in encodings:
-            response.headers["content-encoding"] = encoding
+        for _, encoding in encodings:
+            response.headers["content-encoding"] = encoding.decode("latin-1")
     return response
 
 

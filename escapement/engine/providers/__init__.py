@@ -54,11 +54,12 @@ def recognise(method: str, path: str, from_sdk: str) -> Operation | None:
 
 def request_attributes(operation: Operation, request: Request, fields: Mapping[str, Any]) -> Attributes:
     """`gen_ai.*` and `server.*` attributes of a request; `fields` are the top-level fields of its body."""
+    host = request.origin.host
     attributes: Attributes = {
         semconv.OPERATION_NAME: operation.name,
-        semconv.PROVIDER_NAME: _provider(request.host, operation.provider),
-        semconv.SERVER_ADDRESS: request.host,
-        semconv.SERVER_PORT: request.port or (443 if request.scheme == "https" else 80),
+        semconv.PROVIDER_NAME: _provider(host, operation.provider),
+        semconv.SERVER_ADDRESS: host,
+        semconv.SERVER_PORT: request.origin.port or (443 if request.origin.scheme == "https" else 80),
     }
     try:
         attributes.update(operation.request(fields))
