@@ -1,1 +1,49 @@
-def main() -> None: ...
+"""The command line. Data goes to stdout, everything else to stderr; `--json` on every command that reads.
+
+Exit codes: 0 ok, 1 error, 2 usage, 3 divergence, 4 guard, 5 not found, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from escapement.cli import demo, info, listing, show
+from escapement.words.errors import EscapementError, GuardError, ReplayDivergenceError, TraceNotFoundError
+
+app = typer.Typer(
+    help="Record what an AI agent did, and make it happen again: exactly, offline, for nothing.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("list")(listing.list_traces)
+app.command("show")(show.show)
+app.command("info")(info.info)
+app.command("demo")(demo.demo)
+
+_EXIT_CODES: tuple[tuple[type[EscapementError], int], ...] = (
+    (ReplayDivergenceError, 3),
+    (GuardError, 4),
+    (TraceNotFoundError, 5),
+    (EscapementError, 1),
+)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit. An error of ours is one message, never a traceback."""
+    try:
+        app()
+    except EscapementError as error:
+        print(f"escapement: {error}", file=sys.stderr)
+        sys.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # `escapement list | head`: the reader has what it wanted. Keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)

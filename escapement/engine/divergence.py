@@ -241,14 +241,20 @@ _LIBRARY = tuple(
 _OURS = ("escapement.", "escapement_instrumentation.")
 
 
-def user_code() -> str:
-    """`file.py:line` of the innermost frame that is neither a library's nor ours; empty where there is none."""
+def user_frame() -> tuple[str, int] | None:
+    """File and line of the innermost frame that is neither a library's nor ours; None where there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if _is_users(frame.f_code.co_filename, frame.f_globals.get("__name__", "")):
-            return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+            return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
-    return ""
+    return None
+
+
+def user_code() -> str:
+    """The user's frame as `file.py:line`; empty where there is none."""
+    found = user_frame()
+    return f"{os.path.basename(found[0])}:{found[1]}" if found is not None else ""
 
 
 @lru_cache(maxsize=4096)

@@ -31,11 +31,8 @@ def tail(path: str) -> str:
 def fingerprint(request: Request, splitter: Splitter, conversation: str) -> tuple[str, Body]:
     """The fingerprint of a request (`1:` and 32 hex digits), and its body cut by `splitter`."""
     body = splitter.split(request.body, conversation)
-    content_type = request.headers.get("content-type", "") if not body.parsed else ""
-    if content_type.startswith("multipart/"):
-        canonical = _multipart(request.body, content_type)
-    else:
-        canonical = body.canonical()
+    boundary = None if body.parsed else _boundary(request)
+    canonical = body.canonical() if boundary is None else _multipart(request.body, boundary)
     operation = f"{request.method} {tail(request.path)}?{_query(request.query)}"
     hashed = blake2b(operation.encode() + b"\0" + canonical, digest_size=16)
     return f"{VERSION}:{hashed.hexdigest()}", body
@@ -59,12 +56,17 @@ def _query(query: str) -> str:
     return "&".join(sorted(part for part in query.split("&") if part.partition("=")[0] not in _NOT_COUNTED))
 
 
-def _multipart(body: bytes, content_type: str) -> bytes:
-    boundary = re.search(r'boundary="?([^";]+)', content_type)
-    if boundary is None:
-        return body
+def _boundary(request: Request) -> bytes | None:
+    """The boundary of a multipart body."""
+    content_type = next((value for key, value in request.headers if key.lower() == b"content-type"), b"")
+    found = re.match(rb'multipart/.*boundary="?([^";]+)', content_type)
+    return found.group(1) if found is not None else None
+
+
+def _multipart(body: bytes, boundary: bytes) -> bytes:
+    """The parts of a body in canonical form: a hash each, of its headers in order of name and its content."""
     hashes = []
-    for part in body.split(b"--" + boundary.group(1).encode()):
+    for part in body.split(b"--" + boundary):
         head, _, content = part.removeprefix(b"\r\n").removesuffix(b"\r\n").partition(b"\r\n\r\n")
         lines = b"\n".join(sorted(line.strip().lower() for line in head.splitlines()))
         hashes.append(blake2b(lines + b"\0" + content, digest_size=16).digest())

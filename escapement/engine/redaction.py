@@ -7,9 +7,9 @@ their keys; a placeholder names the kind of key, so two different keys of a kind
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from functools import lru_cache
 
-from escapement.words.http import Headers
+from escapement.words.http import Headers, RawHeaders
 
 # (what must be in the text at all, which is a fast search; the shape; the placeholder)
 _SHAPES: tuple[tuple[bytes, re.Pattern[bytes], bytes], ...] = tuple(
@@ -31,7 +31,9 @@ _SHAPES: tuple[tuple[bytes, re.Pattern[bytes], bytes], ...] = tuple(
     )
 )
 
-_KEPT_OF_REQUEST = ("accept", "anthropic-beta", "anthropic-version", "content-type", "openai-beta", "user-agent")
+_KEPT_OF_REQUEST = frozenset(
+    {b"accept", b"anthropic-beta", b"anthropic-version", b"content-type", b"openai-beta", b"user-agent"}
+)
 _DROPPED_OF_RESPONSE = re.compile(r"authori[sz]ation|(?:^|-)(?:api-?)?key(?:$|-)|token$|secret|credential|password|signature")
 _KEPT_OF_RESPONSE = re.compile(
     r"content-.*|transfer-encoding|connection|keep-alive|date|age|etag|expires|last-modified|location|server|vary|via"
@@ -69,22 +71,28 @@ def scrub_with_cuts(text: bytes, cuts: list[int]) -> tuple[bytes, list[int]]:
     return text, cuts
 
 
-def request_headers(headers: Mapping[str, str]) -> Headers:
+def request_headers(headers: RawHeaders) -> Headers:
     """The headers of a request that are kept: those that say what was asked, never who asked."""
-    return tuple((name, headers[name]) for name in _KEPT_OF_REQUEST if name in headers)
+    return [
+        (key.decode("latin-1"), value.decode("latin-1")) for key, value in headers if key.lower() in _KEPT_OF_REQUEST
+    ]
 
 
 def response_headers(headers: Headers) -> Headers:
     """The headers of an answer that are kept. Cookies keep their names and lose their values."""
     kept: list[tuple[str, str]] = []
     for key, value in headers:
-        name = key.lower()
-        if name == "set-cookie":
-            kept.append((key, _COOKIE_VALUE.sub(r"\1=REDACTED", value)))
-        elif _DROPPED_OF_RESPONSE.search(name) is None or name.startswith(("x-ratelimit-", "anthropic-ratelimit-")):
-            if _KEPT_OF_RESPONSE.fullmatch(name):
-                kept.append((key, value))
-    return tuple(kept)
+        if _is_kept_of_response(key):
+            kept.append((key, _COOKIE_VALUE.sub(r"\1=REDACTED", value) if key.lower() == "set-cookie" else value))
+    return kept
+
+
+@lru_cache(maxsize=1024)
+def _is_kept_of_response(key: str) -> bool:
+    name = key.lower()
+    if name == "set-cookie" or name.startswith(("x-ratelimit-", "anthropic-ratelimit-")):
+        return True
+    return _DROPPED_OF_RESPONSE.search(name) is None and _KEPT_OF_RESPONSE.fullmatch(name) is not None
 
 
 def query(text: str) -> str:

@@ -382,8 +382,9 @@ def _describe_error(error: BaseException) -> str:
 
 
 def _warn(message: str) -> None:
-    """Say something loudly. Where warnings are errors it is logged: what we have to say never stops the program."""
+    """Say something loudly, at the user's line. Where warnings are errors it is logged: ours never stop the program."""
+    file, line = divergence.user_frame() or (__file__, 0)
     try:
-        warnings.warn(f"Escapement: {message}", EscapementWarning, stacklevel=3)
+        warnings.warn_explicit(f"Escapement: {message}", EscapementWarning, file, line)
     except EscapementWarning as warning:
         _log.warning("%s", warning)

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from opentelemetry import context as otel_context
@@ -102,7 +103,7 @@ class JournalProcessor(SpanProcessor):
             _log.exception("Escapement could not take note of the end of a span")
 
     def _start_step(self, span: Span, step: Step) -> None:
-        attributes = dict(span.attributes or {})
+        attributes = _plain(span.attributes)
         context = span.get_span_context()
         record = {
             "record": "start",
@@ -126,7 +127,7 @@ class JournalProcessor(SpanProcessor):
             "name": span.name,
             "end": span.end_time,
             "status": span.status.status_code.name,
-            "attributes": {key: value for key, value in (span.attributes or {}).items() if key not in started.keys},
+            "attributes": {key: value for key, value in _plain(span.attributes).items() if key not in started.keys},
         }
         if span.status.description:
             record["description"] = span.status.description
@@ -146,6 +147,14 @@ class JournalProcessor(SpanProcessor):
         first = (started.unwritten,) if started.unwritten is not None else ()
         if not started.sink.keep(*first, record) and started.keys:
             started.sink.lose()
+
+
+def _plain(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Attributes as a dict. The SDK's mapping copies itself much faster than it can be walked."""
+    if attributes is None:
+        return {}
+    copied: dict[str, Any] = attributes.copy() if isinstance(attributes, MappingProxyType) else dict(attributes)
+    return copied
 
 
 class _Ids(RandomIdGenerator):

@@ -27,6 +27,7 @@ ARRAYS = frozenset({"messages", "input", "contents", "tools", "system"})
 _whitespace = re.compile(r"[ \t\n\r]*").match
 _decode = json.JSONDecoder().raw_decode
 _opens = re.compile(r"\[[ \t\n\r]*\{").match
+_SHORT = 2048  # bytes of a body that is not worth cutting
 _CONVERSATIONS = 16  # how many bodies a splitter remembers, one a lane
 
 
@@ -39,7 +40,7 @@ class Element(NamedTuple):
 
 @dataclass(slots=True)
 class Body:
-    """A request body, cut. `ends` are byte offsets; `elements` has one entry a piece but the last."""
+    """A request body, cut. `ends` are byte offsets; of a body in pieces `elements` has one entry a piece but the last."""
 
     raw: bytes
     ends: list[int]
@@ -101,10 +102,10 @@ class Splitter:
     def split(self, raw: bytes, conversation: str) -> Body:
         """Cut a body; `conversation` says which one it most likely goes on from."""
         body = None
-        base = self._seen.get(conversation)
+        base = self._seen.get(conversation) if len(raw) > _SHORT else None
         if base is not None:
             body = _resume(raw, base, self._scrub)
-        if body is None:
+        if body is None and len(raw) > _SHORT:
             for key, other in self._seen.items():
                 if key != conversation and (body := _resume(raw, other, self._scrub)) is not None:
                     break
@@ -158,6 +159,8 @@ def _difference(ids: list[str], base: Body | None) -> Delta:
 
 def _cut(raw: bytes, scrub: Scrub | None) -> Body:
     """Cut a body from its start. What is not a JSON object stays whole."""
+    if len(raw) <= _SHORT and (body := _whole(raw, scrub)) is not None:
+        return body
     scanner = _Scanner(raw, 0, scrub)
     try:
         text = scanner.text
@@ -170,6 +173,28 @@ def _cut(raw: bytes, scrub: Scrub | None) -> Body:
         return Body(raw, [len(raw)], [], {"$raw": (0, whole)}, [""], parsed=False)
     ends = [*scanner.ends, len(raw)]
     return Body(raw, ends, scanner.elements, scanner.fields, [""] * len(ends))
+
+
+def _whole(raw: bytes, scrub: Scrub | None) -> Body | None:
+    """A short body in one piece: cutting it would cost more than it saves. None if it is not a JSON object."""
+    try:
+        document = orjson.loads(scrub(raw) if scrub is not None else raw)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(document, dict):
+        return None
+    elements: list[Element] = []
+    fields: dict[str, tuple[int, Any]] = {}
+    for key, value in document.items():
+        if key in ARRAYS and isinstance(value, list) and value and isinstance(value[0], dict):
+            elements += [Element(key, _digest_element(element)) for element in value]
+        else:
+            fields[key] = (0, value)
+    return Body(raw, [len(raw)], elements, fields, [""])
+
+
+def _digest_element(value: Any) -> bytes:
+    return blake2b(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
 def _resume(raw: bytes, base: Body, scrub: Scrub | None) -> Body | None:
@@ -210,7 +235,7 @@ def _resume(raw: bytes, base: Body, scrub: Scrub | None) -> Body | None:
 
 def _common_pieces(raw: bytes, base: Body) -> int:
     """How many pieces of `base` (its last one aside) `raw` starts with."""
-    if not base.elements:
+    if len(base.ends) == 1:
         return 0
     ends = base.ends
 
@@ -285,8 +310,7 @@ class _Scanner:
                 index = _whitespace(text, index + 1).end()
             first = False
             value, index = self.value(index)
-            canonical = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-            self.elements.append(Element(key, blake2b(canonical, digest_size=16).digest()))
+            self.elements.append(Element(key, _digest_element(value)))
             self.ends.append(self.byte(index))
 
     def scan_object(self, index: int, first: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 Headers = Sequence[Sequence[str]]
 """Pairs of name and value, in the order and the case they came in."""
+
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 class Origin(Protocol):
@@ -29,8 +32,8 @@ class Request:
     origin: Origin
     path: str
     query: str
-    headers: Mapping[str, str]
-    """By lower-case name; only looked at, never kept whole."""
+    headers: RawHeaders
+    """Only looked at, never kept whole."""
     body: bytes
 
 

@@ -146,7 +146,7 @@ class _Seen:
                     self.request.url,
                     path.decode("ascii", "replace"),
                     query.decode("ascii", "replace"),
-                    self.request.headers,
+                    self.request.headers.raw,
                     body,
                 ),
                 self.operation,

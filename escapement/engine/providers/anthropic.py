@@ -21,9 +21,9 @@ _REQUEST_FIELDS = {
 
 def _request(fields: Document) -> Attributes:
     attributes: Attributes = {}
-    for field, name in _REQUEST_FIELDS.items():
-        value = fields.get(field)
-        if isinstance(value, str | int | float):
+    for field, value in fields.items():
+        name = _REQUEST_FIELDS.get(field)
+        if name is not None and isinstance(value, str | int | float):
             attributes[name] = value
     if fields.get("stream") is True:
         attributes[semconv.REQUEST_STREAM] = True
