@@ -259,4 +259,4 @@ def user_code() -> str:
 
 @lru_cache(maxsize=4096)
 def _is_users(file: str, module: str) -> bool:
-    return not (file.startswith("<") or module.startswith(_OURS) or os.path.realpath(file).startswith(_LIBRARY))
+    return not (file.startswith("<frozen") or module.startswith(_OURS) or os.path.realpath(file).startswith(_LIBRARY))

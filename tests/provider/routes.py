@@ -1,0 +1,96 @@
+"""Which endpoint a request is for, and the whole response it gets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from . import anthropic, chat, completions, openai, responses, words
+from .exchange import Answer, Dialect, Json, Question, ReceivedRequest, Refused, Reply
+from .faults import Faults, spoiled
+from .threads import Threads
+
+
+@dataclass(frozen=True)
+class _Route:
+    """An endpoint, known by how the path ends, whatever comes before; `header` must have been sent."""
+
+    method: str
+    tail: str
+    dialect: Dialect
+    reply: Callable[[Question], Reply]
+    header: str = ""
+
+    def takes(self, request: ReceivedRequest) -> bool:
+        return request.method == self.method and (not self.header or self.header in request.headers)
+
+
+class Routes:
+    """Answers requests; it remembers which of them have met their fault, and conversations held."""
+
+    def __init__(self, latency: float) -> None:
+        self._latency = latency
+        self._faults = Faults()
+        self._routes = (
+            _Route("POST", "/chat/completions", openai.DIALECT, chat.answer),
+            _Route("POST", "/completions", openai.DIALECT, completions.answer),
+            _Route("POST", "/responses", responses.DIALECT, responses.answer),
+            _Route("GET", "/responses/([^/]+)", responses.DIALECT, responses.stored),
+            _Route("POST", "/embeddings", openai.DIALECT, openai.embeddings),
+            _Route("POST", "/moderations", openai.DIALECT, openai.moderations),
+            _Route("POST", "/messages", anthropic.DIALECT, Threads().messages),
+            _Route("POST", "/messages/count_tokens", anthropic.DIALECT, anthropic.count_tokens),
+            # Both providers list models on the same path.
+            _Route("GET", "/models", anthropic.DIALECT, anthropic.models, header="anthropic-version"),
+            _Route("GET", "/models/([^/]+)", anthropic.DIALECT, anthropic.model, header="anthropic-version"),
+            _Route("GET", "/models", openai.DIALECT, openai.models),
+            _Route("GET", "/models/([^/]+)", openai.DIALECT, openai.model),
+        )
+
+    def answer(self, request: ReceivedRequest) -> Answer:
+        for route in self._routes:
+            match = re.search(route.tail + "/?$", request.path)
+            if match and route.takes(request):
+                question = Question(request, unquote(match[1]) if match.groups() else "")
+                try:
+                    return self._answer(route, question)
+                except Refused as refused:
+                    return self._failure(route.dialect, refused)
+        return self._failure(openai.DIALECT, Refused(404, "unknown_url"))
+
+    def _answer(self, route: _Route, question: Question) -> Answer:
+        self._faults.strike(question)
+        reply = route.reply(question)
+        headers = route.dialect.headers()
+        if isinstance(reply, list):
+            headers |= {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+            answer = Answer(headers=headers, events=reply, delay=self._latency)
+        else:
+            headers |= {"content-type": "application/json"}
+            body = _encoded(reply)
+            if "gzip" in question.model and "gzip" in question.request.headers.get("accept-encoding", ""):
+                headers["content-encoding"] = "gzip"
+                body = gzip.compress(body)
+            answer = Answer(headers=headers, body=body, delay=self._latency)
+        return spoiled(answer, question, route.dialect)
+
+    def _failure(self, dialect: Dialect, refused: Refused) -> Answer:
+        again = refused.status == 429 or refused.status >= 500
+        headers = dialect.headers() | {"content-type": "application/json"}
+        if dialect is anthropic.DIALECT:
+            headers["x-should-retry"] = "true" if again else "false"
+        if again:
+            # Live only a 429 says how long to wait; here the other ones do too, so that no test has to.
+            headers["retry-after-ms"] = "10"
+        body = _encoded(dialect.failure(refused.status, refused.code))
+        return Answer(refused.status, headers, body, delay=self._latency)
+
+
+def _encoded(data: Json) -> bytes:
+    # Live bodies come indented or compact, escaped or not, and so do these.
+    indent = 2 if words.chance(0.5) else None
+    return json.dumps(data, ensure_ascii=words.chance(0.3), indent=indent).encode()
