@@ -161,8 +161,8 @@ def _cut(raw: bytes, scrub: Scrub | None) -> Body:
     """Cut a body from its start. What is not a JSON object stays whole."""
     if len(raw) <= _SHORT and (body := _whole(raw, scrub)) is not None:
         return body
-    scanner = _Scanner(raw, 0, scrub)
     try:
+        scanner = _Scanner(raw, 0, scrub)
         text = scanner.text
         start = _whitespace(text, 0).end()
         if text[start : start + 1] != "{":
@@ -206,13 +206,13 @@ def _resume(raw: bytes, base: Body, scrub: Scrub | None) -> Body | None:
     key = base.elements[kept - 1].key
     if kept == len(base.elements) and raw == base.raw:
         return Body(raw, base.ends, base.elements, base.fields, list(base.ids))
-    scanner = _Scanner(raw, position, scrub)
-    scanner.fields = {name: field for name, field in base.fields.items() if field[0] <= position}
-    scanner.keys = set(scanner.fields) | {element.key for element in base.elements[:kept]}
     # The rest of the base behind the array we are in: often (tools, parameters) it follows here unchanged.
     last = max(index for index, element in enumerate(base.elements) if element.key == key)
     tail = base.raw[base.ends[last] :]
     try:
+        scanner = _Scanner(raw, position, scrub)
+        scanner.fields = {name: field for name, field in base.fields.items() if field[0] <= position}
+        scanner.keys = set(scanner.fields) | {element.key for element in base.elements[:kept]}
         stop = scanner.scan_array(key, first=not base.elements[kept - 1].digest)
         if scanner.rest_is(stop, tail):
             shift = (len(raw) - len(tail)) - base.ends[last]
@@ -265,12 +265,8 @@ class _Scanner:
 
     def __init__(self, raw: bytes, offset: int, scrub: Scrub | None) -> None:
         part = raw[offset:] if offset else raw
-        if scrub is not None:
-            part_scrubbed = scrub(part)
-        else:
-            part_scrubbed = part
         self.text = part.decode()
-        self.scrubbed = part_scrubbed is not part and part_scrubbed != part
+        self.scrubbed = scrub is not None and scrub(part) != part
         self._scrub = scrub
         self._ascii = self.text.isascii()
         self._offset = offset
