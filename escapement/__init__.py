@@ -85,9 +85,7 @@ def init(
     from escapement.engine import runs
     from escapement.engine.session import Session
 
-    session = runs.start(
-        lambda: Session(resolved, name=name, tags=tags, metadata=metadata), resolved.instrumentors
-    )
+    session = runs.start(lambda: Session(resolved, name=name, tags=tags, metadata=metadata), resolved.instrumentors)
     return session.trace
 
 
@@ -107,7 +105,9 @@ def replay(trace: str | Trace, *, config: EscapementConfig | None = None, **sett
         import warnings
 
         warnings.warn(
-            "Escapement is switched off (enabled=False): nothing is replayed, calls go live", EscapementWarning, stacklevel=2
+            "Escapement is switched off (enabled=False): nothing is replayed, calls go live",
+            EscapementWarning,
+            stacklevel=2,
         )
         return Trace(None, "", (), {})
     from escapement.engine import runs
@@ -132,7 +132,9 @@ def fork() -> Trace:
 
     session = runs.current()
     if session is None:
-        raise ConfigError("fork() goes live out of a replay, and none is running here: call escapement.replay(trace) first")
+        raise ConfigError(
+            "fork() goes live out of a replay, and none is running here: call escapement.replay(trace) first"
+        )
     session.fork()
     return session.trace
 

@@ -113,7 +113,18 @@ def test_the_error_tree() -> None:
 
 
 def test_importing_is_light() -> None:
-    heavy = ("openai", "anthropic", "httpx", "httpx2", "opentelemetry", "duckdb", "pyarrow", "rich", "typer", "genai_prices")
+    heavy = (
+        "openai",
+        "anthropic",
+        "httpx",
+        "httpx2",
+        "opentelemetry",
+        "duckdb",
+        "pyarrow",
+        "rich",
+        "typer",
+        "genai_prices",
+    )
     program = (
         "import sys, escapement\n"
         f"print([name for name in {heavy!r} if name in sys.modules])\n"

@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 from escapement.store import pieces
 from escapement.store.pieces import Delta, Splitter, join
 
-scalars = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-documents = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+documents = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12
+)
 messages = st.lists(st.dictionaries(st.text(max_size=8), documents, max_size=3), max_size=8)
 
 
@@ -26,7 +34,9 @@ def bodies(draw: st.DrawFn) -> bytes:
         fields[name] = draw(messages)
     if draw(st.booleans()):
         fields["padding"] = "x" * 3000  # past what is kept whole
-    layout: dict[str, Any] = draw(st.sampled_from([{}, {"indent": 1}, {"separators": (",", ":")}, {"ensure_ascii": False}]))
+    layout: dict[str, Any] = draw(
+        st.sampled_from([{}, {"indent": 1}, {"separators": (",", ":")}, {"ensure_ascii": False}])
+    )
     return json.dumps(fields, **layout).encode("utf-8", "surrogatepass")
 
 
@@ -58,7 +68,9 @@ def test_any_bodies_come_back_byte_for_byte(raws: list[tuple[bytes, str]]) -> No
 
 
 edits = st.lists(
-    st.tuples(st.sampled_from(["append", "pop", "change", "insert", "tool", "field", "repeat"]), st.integers(0, 50), documents),
+    st.tuples(
+        st.sampled_from(["append", "pop", "change", "insert", "tool", "field", "repeat"]), st.integers(0, 50), documents
+    ),
     max_size=10,
 )
 
@@ -68,7 +80,12 @@ edits = st.lists(
 def test_a_conversation_cut_step_by_step_is_cut_as_from_nothing(
     first: list[dict[str, Any]], changes: list[tuple[str, int, Any]], ascii_only: bool, layout: dict[str, Any]
 ) -> None:
-    body: dict[str, Any] = {"model": "m", "messages": [{"role": "system", "content": "s" * 2500}, *first], "temperature": 0.5, "tools": [{"n": 1}]}
+    body: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": "system", "content": "s" * 2500}, *first],
+        "temperature": 0.5,
+        "tools": [{"n": 1}],
+    }
     splitter, kept, deltas, raws = Splitter(), dict[str, bytes](), dict[int, Delta](), dict[int, bytes]()
     for step, (what, where, value) in enumerate([("repeat", 0, None), *changes], 1):
         if what == "append":
@@ -135,7 +152,10 @@ def test_a_growing_conversation_is_kept_once() -> None:
     sizes = {}
     described = 0
     for step in range(1, 401):
-        history += [{"role": "user", "content": f"{step} " + "a" * 600}, {"role": "assistant", "content": f"{step} " + "b" * 600}]
+        history += [
+            {"role": "user", "content": f"{step} " + "a" * 600},
+            {"role": "assistant", "content": f"{step} " + "b" * 600},
+        ]
         raw = json.dumps({"model": "m", "messages": history, "tools": [{"name": "t" * 300}]}).encode()
         deltas[step] = keep(splitter, raw, "main", step, kept)
         described += len(orjson.dumps(deltas[step]))

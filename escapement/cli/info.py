@@ -50,7 +50,9 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON document
     console = output.console()
     packages = ", ".join(f"{name} {found}" for name, found in document["packages"].items())
     console.print(f"[bold]Escapement {document['version']}[/bold]  Python {document['python']}  {packages}")
-    table = Table(box=None, pad_edge=False, header_style="bold", title="Settings", title_justify="left", title_style="bold")
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", title="Settings", title_justify="left", title_style="bold"
+    )
     for title in ("SETTING", "VALUE", "FROM", "VARIABLE"):
         table.add_column(title, overflow="fold")
     for name, setting in document["settings"].items():
@@ -58,11 +60,18 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON document
     console.print(table)
     kept = document["store"]
     console.print("[bold]Span store[/bold]")
-    console.print(escape(kept["path"]) + ("" if kept["exists"] else "  (not there yet: the first recording makes it)"), soft_wrap=True)
+    console.print(
+        escape(kept["path"]) + ("" if kept["exists"] else "  (not there yet: the first recording makes it)"),
+        soft_wrap=True,
+    )
     if kept["exists"]:
         states = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
         console.print(f"{kept['traces']} traces{f' ({states})' if states else ''}, {output.size(kept['bytes'])}")
-        health = f"[red]{incomplete} incomplete: `escapement show` says what is missing[/red]" if incomplete else "[green]healthy[/green]"
+        health = (
+            f"[red]{incomplete} incomplete: `escapement show` says what is missing[/red]"
+            if incomplete
+            else "[green]healthy[/green]"
+        )
         console.print(health)
 
 

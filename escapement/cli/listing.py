@@ -22,10 +22,14 @@ def list_traces(
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many, newest first.")] = 20,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Ids only, one a line.")] = False,
     name: Annotated[str, typer.Option(help="Only traces whose name contains this.")] = "",
-    tag: Annotated[list[str] | None, typer.Option(help="Only traces with this tag (again for more: all of them).")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only traces with this tag (again for more: all of them).")
+    ] = None,
     status: Annotated[str, typer.Option(help="Only running, completed, failed, killed or interrupted traces.")] = "",
     model: Annotated[str, typer.Option(help="Only traces that called a model whose name contains this.")] = "",
-    since: Annotated[str, typer.Option(help="Only traces since then: 2026-11-23, 2026-11-23T09:00, 90m, 12h, 7d.")] = "",
+    since: Annotated[
+        str, typer.Option(help="Only traces since then: 2026-11-23, 2026-11-23T09:00, 90m, 12h, 7d.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
 ) -> None:
     """List traces: id, name, status, steps, tokens, cost, when."""
@@ -51,7 +55,9 @@ def list_traces(
     elif as_json:
         output.print_json_lines([overview.as_json() for overview in found])
     elif not found:
-        typer.echo(f"No traces{' like that' if any((name, tag, status, model, since)) else ''} in {store.root}", err=True)
+        typer.echo(
+            f"No traces{' like that' if any((name, tag, status, model, since)) else ''} in {store.root}", err=True
+        )
     else:
         output.console().print(_table(found))
 
@@ -89,4 +95,6 @@ def _since(text: str) -> int:
     try:
         return int(datetime.datetime.fromisoformat(text).timestamp() * 1e9)
     except ValueError:
-        raise ConfigError(f"--since takes a date (2026-11-23), a time (2026-11-23T09:00) or an age (90m, 12h, 7d), not {text!r}") from None
+        raise ConfigError(
+            f"--since takes a date (2026-11-23), a time (2026-11-23T09:00) or an age (90m, 12h, 7d), not {text!r}"
+        ) from None

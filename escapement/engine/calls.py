@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,7 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
 from escapement.engine import redaction, spans
-from escapement.engine.providers import Operation, answer_attributes, answer_document
+from escapement.engine.providers import Attributes, Operation, answer_attributes, answer_document
 from escapement.words import semconv
 from escapement.words.http import Failure, Headers
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from escapement.engine.session import Session
 
 Decode = Callable[[Sequence[bytes]], list[bytes]]
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 _BODY_OF_ATTEMPT = 2048  # bytes of a failed attempt's answer that are kept
 
 current_call: ContextVar[Call | None] = ContextVar("escapement_call", default=None)
@@ -33,25 +35,27 @@ class Call:
     """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
 
     __slots__ = (
-        "_attempts", "_done", "_exchange", "_left", "_twin", "fields", "operation", "raised", "sdk", "session", "span", "step",
+        "_asked", "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "_twin", "sdk", "session",
     )  # fmt: skip
 
     def __init__(self, sdk: str = "") -> None:
         self.sdk = sdk
         """The SDK that makes the call: the name of its package, empty where it is not known."""
         self.session: Session | None = None
-        self.step = 0
-        self.raised = ""
+        self._raised = ""
         self._attempts: list[dict[str, Any]] = []
         self._exchange: Exchange | None = None
         self._left = False
         self._done = False
 
-    def open(self, session: Session, step: int, operation: Operation, span: otel.Span, twin: otel.Span | None) -> None:
+    def open(
+        self, session: Session, operation: Operation, asked: Attributes, span: otel.Span, twin: otel.Span | None
+    ) -> None:
+        """The call goes live. `twin` is its span's slim copy in the application's own trace."""
         self.session = session
-        self.step = step
-        self.operation = operation
-        self.span = span
+        self._operation = operation
+        self._asked = asked
+        self._span = span
         self._twin = twin
 
     def exchange(self) -> Exchange:
@@ -61,7 +65,7 @@ class Call:
 
     def attach(self) -> object:
         """Make the call's span the current one, for whatever is instrumented below; undo with `detach`."""
-        return otel_context.attach(otel.set_span_in_context(self._twin or self.span))
+        return otel_context.attach(otel.set_span_in_context(self._twin or self._span))
 
     def detach(self, token: Any) -> None:
         otel_context.detach(token)
@@ -69,7 +73,7 @@ class Call:
     def leave(self, error: BaseException | None = None) -> None:
         """The SDK is done with the call (a stream may still be running)."""
         if error is not None:
-            self.raised = f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}"
+            self._raised = f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}"
         self._left = True
         if self._exchange is not None and self._exchange.ended:
             self._finish(self._exchange)
@@ -85,19 +89,19 @@ class Call:
         if self._done or self.session is None:
             return
         self._done = True
-        attributes = exchange.attributes(self.operation, self.session.redacts)
+        attributes = exchange.attributes(self._operation, self.session.redacts)
         if len(self._attempts) > 1:
             attributes[semconv.ATTEMPTS] = orjson.dumps(self._attempts).decode()
-        if self.raised and exchange.failure is not None:
-            attributes[semconv.RAISED] = self.raised
-        for span, kept in ((self.span, attributes), (self._twin, spans.slim(attributes) if self._twin else {})):
+        if self._raised and exchange.failure is not None:
+            attributes[semconv.RAISED] = self._raised
+        for span, kept in ((self._span, attributes), (self._twin, spans.slim(attributes) if self._twin else {})):
             if span is None:
                 continue
             span.set_attributes(kept)
             if semconv.ERROR_TYPE in attributes:
                 span.set_status(otel.StatusCode.ERROR, attributes.get(semconv.FAILURE_MESSAGE))
             span.end(exchange.stopped)
-        self.session.finished(attributes)
+        self.session.finished(self._asked, attributes)
 
 
 class Exchange:
@@ -192,11 +196,14 @@ class Exchange:
                 attributes[semconv.REDACTED] = True
         headers = redaction.response_headers(self.headers)
         attributes[semconv.STATUS] = self.status
-        attributes[semconv.HTTP_VERSION] = self.http_version
-        attributes[semconv.REASON] = self.reason
         attributes[semconv.RESPONSE_HEADERS] = orjson.dumps(headers).decode()
-        attributes[semconv.RESPONSE_ENDING] = self.ending
-        attributes[semconv.RESPONSE_BYTES] = len(body)
+        # What is as usual goes without saying: every attribute costs.
+        if self.http_version != "HTTP/1.1":
+            attributes[semconv.HTTP_VERSION] = self.http_version
+        if self.reason != _REASONS.get(self.status, ""):
+            attributes[semconv.REASON] = self.reason
+        if self.ending != "end":
+            attributes[semconv.RESPONSE_ENDING] = self.ending
         try:
             attributes[semconv.RESPONSE_BODY] = body.decode()
         except UnicodeDecodeError:

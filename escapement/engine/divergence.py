@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ import orjson
 
 from escapement.engine.matching import Matcher
 from escapement.store.rows import StepRow, TraceRow
-from escapement.words import semconv
 from escapement.words.errors import ReplayDivergenceError, StoreError
 
 _CANDIDATES = 40  # recorded steps that are compared; a divergence is explained once, so this may take milliseconds
@@ -98,7 +97,9 @@ def explain(
     candidates: Sequence[int] = (speaking,) if speaking else ()
     difference: Difference | None = None
     if reason == "exhausted":
-        lines.append(f"  the trace answered this request before (last in step {speaking}), and not as often as it is made now")
+        lines.append(
+            f"  the trace answered this request before (last in step {speaking}), and not as often as it is made now"
+        )
     elif reason == "unanswered":
         lines.append(f"  step {speaking} made this request, but its answer had not arrived when the recording ended")
     else:
@@ -109,7 +110,9 @@ def explain(
             if difference is None:
                 lines.append(f"  nearest recorded step {nearest.step}: the same body, sent to another operation")
             else:
-                lines.append(f"  nearest recorded step {nearest.step}, first difference at {difference.path or 'the body'}")
+                lines.append(
+                    f"  nearest recorded step {nearest.step}, first difference at {difference.path or 'the body'}"
+                )
                 lines += _show(difference)
         elif not matcher.total:
             lines.append("  nothing was recorded in this trace")
@@ -186,7 +189,7 @@ def _common(recorded: Any, requested: Any) -> float:
     mine, theirs = list(_leaves(recorded)), dict(_leaves(requested))
     if not mine:
         return 0.0
-    same = sum(theirs.get(path, _ABSENT) == value for path, value in mine)
+    same = sum(bool(theirs.get(path, _ABSENT) == value) for path, value in mine)
     return same / max(len(mine), len(theirs))
 
 
@@ -229,7 +232,9 @@ def _short(value: Any) -> str:
 
 def _window(mine: str, theirs: str) -> tuple[str, str]:
     """The part of two texts around their first difference."""
-    same = next((index for index, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs)))
+    same = next(
+        (index for index, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))
+    )
     start = max(0, same - _WIDTH // 2)
     lead = "…" if start else ""
     return lead + mine[start : start + _WIDTH - 2], lead + theirs[start : start + _WIDTH - 2]
@@ -238,15 +243,23 @@ def _window(mine: str, theirs: str) -> tuple[str, str]:
 _LIBRARY = tuple(
     os.path.realpath(sysconfig.get_path(kind)) + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib")
 )
-_OURS = ("escapement.", "escapement_instrumentation.")
+_OURS = tuple(
+    os.path.dirname(spec.origin) + os.sep
+    for name in ("escapement", "escapement_instrumentation")
+    if (spec := importlib.util.find_spec(name)) is not None and spec.origin is not None
+)
 
 
 def user_frame() -> tuple[str, int] | None:
     """File and line of the innermost frame that is neither a library's nor ours; None where there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if _is_users(frame.f_code.co_filename, frame.f_globals.get("__name__", "")):
-            return frame.f_code.co_filename, frame.f_lineno
+        file = frame.f_code.co_filename
+        users = _users.get(file)  # a call has some thirty frames below the user's: look, do not call
+        if users is None:
+            users = _users[file] = _is_users(file)
+        if users:
+            return file, frame.f_lineno
         frame = frame.f_back
     return None
 
@@ -257,6 +270,8 @@ def user_code() -> str:
     return f"{os.path.basename(found[0])}:{found[1]}" if found is not None else ""
 
 
-@lru_cache(maxsize=4096)
-def _is_users(file: str, module: str) -> bool:
-    return not (file.startswith("<frozen") or module.startswith(_OURS) or os.path.realpath(file).startswith(_LIBRARY))
+_users: dict[str, bool] = {}
+
+
+def _is_users(file: str) -> bool:
+    return not (file.startswith("<frozen") or os.path.realpath(file).startswith((*_LIBRARY, *_OURS)))

@@ -34,14 +34,18 @@ _SHAPES: tuple[tuple[bytes, re.Pattern[bytes], bytes], ...] = tuple(
 _KEPT_OF_REQUEST = frozenset(
     {b"accept", b"anthropic-beta", b"anthropic-version", b"content-type", b"openai-beta", b"user-agent"}
 )
-_DROPPED_OF_RESPONSE = re.compile(r"authori[sz]ation|(?:^|-)(?:api-?)?key(?:$|-)|token$|secret|credential|password|signature")
+_DROPPED_OF_RESPONSE = re.compile(
+    r"authori[sz]ation|(?:^|-)(?:api-?)?key(?:$|-)|token$|secret|credential|password|signature"
+)
 _KEPT_OF_RESPONSE = re.compile(
     r"content-.*|transfer-encoding|connection|keep-alive|date|age|etag|expires|last-modified|location|server|vary|via"
     r"|request-id|retry-after.*|cache-control|strict-transport-security|alt-svc|link|nel|report-to|allow"
     r"|(?:anthropic|openai|cf|x|ms|apim|azureml|helicone|litellm|llm|fireworks|cohere|groq)-.*"
 )
 _COOKIE_VALUE = re.compile(r"^([^=;\s]+)=[^;]*")
-_SECRET_QUERY = re.compile(r"(?i)^(?:api[-_]?key|key|access[-_]?token|token|sig(?:nature)?|secret|code|password|x-amz-.*)$")
+_SECRET_QUERY = re.compile(
+    r"(?i)^(?:api[-_]?key|key|access[-_]?token|token|sig(?:nature)?|secret|code|password|x-amz-.*)$"
+)
 
 
 def scrub(text: bytes) -> bytes:

@@ -114,10 +114,17 @@ def _chosen(names: Iterable[str]) -> list[EntryPoint]:
     """Our instrumentors, and those that the user asked for by name."""
     points = {point.name: point for point in _entry_points()}
     chosen = [point for name, point in points.items() if name.startswith(OURS)]
+    if not chosen:
+        raise ConfigError(
+            "Escapement is imported but not installed, so nothing would see the calls: install it with pip "
+            "(its hooks are found by their entry points)"
+        )
     for name in names:
         if name not in points:
             others = ", ".join(sorted(other for other in points if not other.startswith(OURS))) or "none"
-            raise ConfigError(f"instrumentors names {name!r}, and no such instrumentor is installed (installed: {others})")
+            raise ConfigError(
+                f"instrumentors names {name!r}, and no such instrumentor is installed (installed: {others})"
+            )
         chosen.append(points[name])
     return chosen
 

@@ -129,7 +129,7 @@ class Session:
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
         attributes[semconv.REQUEST_BODY] = orjson.dumps(delta).decode()
-        self._open(call, operation, step, attributes, new, start)
+        self._open(call, operation, attributes, new, start)
         return self._exchange(call)
 
     def _exchange(self, call: Call) -> Exchange:
@@ -160,7 +160,7 @@ class Session:
         return attributes
 
     def _open(
-        self, call: Call, operation: Operation, step: int, attributes: dict[str, Any], new: Mapping[str, bytes], start: int
+        self, call: Call, operation: Operation, attributes: dict[str, Any], new: Mapping[str, bytes], start: int
     ) -> None:
         title = _title(attributes)
         current = otel_context.get_current()
@@ -173,7 +173,7 @@ class Session:
             )
         pieces = {name: _text(piece) for name, piece in new.items()}
         span = spans.start_step(title, parent, spans.Step(self, pieces), attributes, start, twin)
-        call.open(self, step, operation, span, twin)
+        call.open(self, operation, attributes, span, twin)
 
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
         self.hits += 1
@@ -183,7 +183,9 @@ class Session:
         if self._application is not None:
             now = time.time_ns()
             attributes = spans.slim(row.attributes) | {semconv.MODE: "replay", semconv.TRACE_ID: self.trace_id}
-            span = self._application.start_span(row.name, kind=otel.SpanKind.CLIENT, attributes=attributes, start_time=now)
+            span = self._application.start_span(
+                row.name, kind=otel.SpanKind.CLIENT, attributes=attributes, start_time=now
+            )
             span.end()
 
     def _miss(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
@@ -206,17 +208,19 @@ class Session:
         first = self._journal is None
         if first:
             self._fork()
-        where = f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
+        where = (
+            f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
+        )
         _warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
 
-    def finished(self, attributes: Mapping[str, Any]) -> None:
+    def finished(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> None:
         """A live call has ended and is written."""
-        if attributes.get(semconv.STATUS, 0) and attributes[semconv.STATUS] < 400:
+        if 0 < answered.get(semconv.STATUS, 0) < 400:
             with self._lock:
-                usage.add(self.ledger, attributes)
+                usage.add(self.ledger, {**asked, **answered})
 
     # -- going live ----------------------------------------------------------------------------------------------
 
@@ -269,6 +273,7 @@ class Session:
                 "format": layout.FORMAT,
                 "trace": trace_id,
                 "trace_id": f"{self._root.get_span_context().trace_id:032x}",
+                "span_id": f"{self._root.get_span_context().span_id:016x}",
                 "name": self.name,
                 "tags": self.tags,
                 "metadata": self.metadata,
@@ -320,7 +325,13 @@ class Session:
     def _write_end(self) -> None:
         if self._journal is None:
             return
-        record = {"record": "end", "status": self.status, "error": self.error, "time": time.time_ns(), "lost": self.lost}
+        record = {
+            "record": "end",
+            "status": self.status,
+            "error": self.error,
+            "time": time.time_ns(),
+            "lost": self.lost,
+        }
         self.keep(record)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -330,15 +341,15 @@ class Session:
                 return
             for exchange in list(self._live):
                 exchange.abandon()  # a stream that is still being read: keep what has arrived
+            if self.status == "running":
+                self.status = "completed" if error is None else "failed"
+                if error is not None:
+                    self.error = _describe_error(error)
+            if self._root is not None:
+                if self.status != "completed":
+                    self._root.set_status(otel.StatusCode.ERROR, self.error)
+                self._root.end()
             self.open = False
-        if self.status == "running":
-            self.status = "completed" if error is None else "failed"
-            if error is not None:
-                self.error = _describe_error(error)
-        if self._root is not None:
-            if self.status != "completed":
-                self._root.set_status(otel.StatusCode.ERROR, self.error)
-            self._root.end()
         if self._journal is not None:
             self._write_end()
             self._journal.close()

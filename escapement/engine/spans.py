@@ -90,13 +90,13 @@ class JournalProcessor(SpanProcessor):
             scope = lanes.current()
             if scope is not None:
                 # Another instrumentation's span, here because ours is the global provider.
-                self._started[span.get_span_context().span_id] = Started(cast(Sink, scope.run))
+                self._started[_context_of(span).span_id] = Started(cast(Sink, scope.run))
         except Exception:
             _log.exception("Escapement could not take note of the start of a span")
 
     def on_end(self, span: ReadableSpan) -> None:
         try:
-            started = self._started.pop(span.get_span_context().span_id, None)
+            started = self._started.pop(_context_of(span).span_id, None)
             if started is not None:
                 self._end(span, started)
         except Exception:
@@ -104,7 +104,7 @@ class JournalProcessor(SpanProcessor):
 
     def _start_step(self, span: Span, step: Step) -> None:
         attributes = _plain(span.attributes)
-        context = span.get_span_context()
+        context = _context_of(span)
         record = {
             "record": "start",
             "trace_id": f"{context.trace_id:032x}",
@@ -119,7 +119,7 @@ class JournalProcessor(SpanProcessor):
         self._started[context.span_id] = Started(step.sink, frozenset(attributes), None if written else record)
 
     def _end(self, span: ReadableSpan, started: Started) -> None:
-        context = span.get_span_context()
+        context = _context_of(span)
         record: Record = {
             "record": "span",
             "trace_id": f"{context.trace_id:032x}",
@@ -147,6 +147,10 @@ class JournalProcessor(SpanProcessor):
         first = (started.unwritten,) if started.unwritten is not None else ()
         if not started.sink.keep(*first, record) and started.keys:
             started.sink.lose()
+
+
+def _context_of(span: ReadableSpan) -> otel.SpanContext:
+    return span.get_span_context() or otel.INVALID_SPAN_CONTEXT
 
 
 def _plain(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -229,9 +233,11 @@ def start_step(
 
 
 def slim(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes for telemetry: payloads replaced by their hash; sizes stay."""
+    """Attributes for telemetry: payloads replaced by their size and hash."""
     slimmed = {key: value for key, value in attributes.items() if key not in semconv.PAYLOAD}
-    for key, name in ((semconv.REQUEST_BODY, semconv.REQUEST_HASH), (semconv.RESPONSE_BODY, semconv.RESPONSE_HASH)):
-        if key in attributes:
-            slimmed[name] = blake2b(str(attributes[key]).encode(), digest_size=16).hexdigest()
+    body = attributes.get(semconv.RESPONSE_BODY)
+    if isinstance(body, str):
+        encoded = body.encode()
+        slimmed[semconv.RESPONSE_BYTES] = len(encoded)
+        slimmed[semconv.RESPONSE_HASH] = blake2b(encoded, digest_size=16).hexdigest()
     return slimmed

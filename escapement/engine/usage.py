@@ -74,7 +74,13 @@ def cost_of(attributes: Iterable[Mapping[str, Any]]) -> float | None:
     return cost(ledger)
 
 
-_PROVIDERS = {"azure.ai.openai": "azure", "aws.bedrock": "aws", "mistral_ai": "mistral", "x_ai": "x-ai", "together_ai": "together"}
+_PROVIDERS = {
+    "azure.ai.openai": "azure",
+    "aws.bedrock": "aws",
+    "mistral_ai": "mistral",
+    "x_ai": "x-ai",
+    "together_ai": "together",
+}
 
 
 def _price(provider: str, model: str, usage: Usage) -> float | None:

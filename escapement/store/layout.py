@@ -1,9 +1,9 @@
 """Where things are in a span store, and the format it is written in.
 
-    .escapement/            0700, files 0600
-      store.json            the format version
-      .gitignore            `*`: recordings do not belong in a repository by accident
-      journal/              one append-only JSONL file a writer
+.escapement/            0700, files 0600
+  store.json            the format version
+  .gitignore            `*`: recordings do not belong in a repository by accident
+  journal/              one append-only JSONL file a writer
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def open_existing(root: Path) -> Layout:
     layout = Layout(root)
     try:
         if root.exists() and not root.is_dir():
-            raise StoreError(f"{root} is a file, not a span store. Set storage_dir (ESCAPEMENT_STORAGE_DIR) to a directory.")
+            raise StoreError(
+                f"{root} is a file, not a span store. Set storage_dir (ESCAPEMENT_STORAGE_DIR) to a directory."
+            )
         text = layout.marker.read_bytes()
     except FileNotFoundError:
         return layout
@@ -75,7 +77,7 @@ def open_existing(root: Path) -> Layout:
             raise TypeError(format_version)
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise StoreError(
-            f"{layout.marker} is damaged: it should hold {{\"format\": {FORMAT}}}. "
+            f'{layout.marker} is damaged: it should hold {{"format": {FORMAT}}}. '
             "If the directory is a span store of this version, write that into it; nothing else is lost."
         ) from None
     if format_version > FORMAT:

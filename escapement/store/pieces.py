@@ -24,7 +24,7 @@ import orjson
 ARRAYS = frozenset({"messages", "input", "contents", "tools", "system"})
 """Top-level arrays whose elements become pieces of their own."""
 
-_whitespace = re.compile(r"[ \t\n\r]*").match
+_SPACE = re.compile(r"[ \t\n\r]*")
 _decode = json.JSONDecoder().raw_decode
 _opens = re.compile(r"\[[ \t\n\r]*\{").match
 _SHORT = 2048  # bytes of a body that is not worth cutting
@@ -164,7 +164,7 @@ def _cut(raw: bytes, scrub: Scrub | None) -> Body:
     try:
         scanner = _Scanner(raw, 0, scrub)
         text = scanner.text
-        start = _whitespace(text, 0).end()
+        start = _skip(text, 0)
         if text[start : start + 1] != "{":
             raise ValueError("not an object")
         scanner.scan_object(start + 1, first=True)
@@ -260,6 +260,15 @@ def _common_pieces(raw: bytes, base: Body) -> int:
     return low
 
 
+def _skip(text: str, index: int) -> int:
+    """The index of the next character that is not white space."""
+    if text[index : index + 1] > " ":
+        return index
+    match = _SPACE.match(text, index)
+    assert match is not None  # it matches nothing, too
+    return match.end()
+
+
 class _Scanner:
     """Walks the top level of a JSON object with the C decoder; offsets come out in bytes."""
 
@@ -296,14 +305,14 @@ class _Scanner:
         """Elements from `index` to the `]` of their array; its index."""
         text = self.text
         while True:
-            index = _whitespace(text, index).end()
+            index = _skip(text, index)
             mark = text[index]
             if mark == "]":
                 return index
             if not first:
                 if mark != ",":
                     raise ValueError("no comma between elements")
-                index = _whitespace(text, index + 1).end()
+                index = _skip(text, index + 1)
             first = False
             value, index = self.value(index)
             self.elements.append(Element(key, _digest_element(value)))
@@ -313,25 +322,25 @@ class _Scanner:
         """Fields from `index` to the end of the text, cutting the arrays on the way."""
         text = self.text
         while True:
-            index = _whitespace(text, index).end()
+            index = _skip(text, index)
             mark = text[index]
             if mark == "}":
-                if _whitespace(text, index + 1).end() != len(text):
+                if _skip(text, index + 1) != len(text):
                     raise ValueError("text after the object")
                 return
             if not first:
                 if mark != ",":
                     raise ValueError("no comma between fields")
-                index = _whitespace(text, index + 1).end()
+                index = _skip(text, index + 1)
             first = False
             key, index = _decode(text, index)
             if not isinstance(key, str) or key in self.keys:
                 raise ValueError("not a key, or one that was there before")
             self.keys.add(key)
-            index = _whitespace(text, index).end()
+            index = _skip(text, index)
             if text[index] != ":":
                 raise ValueError("no colon")
-            index = _whitespace(text, index + 1).end()
+            index = _skip(text, index + 1)
             if key in ARRAYS and _opens(text, index) is not None:
                 self.elements.append(Element(key, b""))
                 self.ends.append(self.byte(index + 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -15,6 +16,7 @@ from escapement.words.errors import StoreError
 from escapement.words.http import Chunk, Failure, Response
 
 Attributes = dict[str, Any]
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 _ENDED_BY_THE_PROGRAM = ("KeyboardInterrupt", "SystemExit", "GeneratorExit")
 
 
@@ -44,9 +46,7 @@ class StepRow:
         """Whether there is an answer (or an error in place of one) that can be served again."""
         if self.attributes.get(semconv.FAILURE_TYPE) in _ENDED_BY_THE_PROGRAM:
             return False
-        return self.end is not None and (
-            semconv.STATUS in self.attributes or semconv.FAILURE_TYPE in self.attributes
-        )
+        return self.end is not None and (semconv.STATUS in self.attributes or semconv.FAILURE_TYPE in self.attributes)
 
     @property
     def duration(self) -> int | None:
@@ -75,7 +75,7 @@ class StepRow:
             body=self.body(),
             chunks=[Chunk(size, at * 1000) for size, at in orjson.loads(chunks)] if chunks else (),
             http_version=attributes.get(semconv.HTTP_VERSION, "HTTP/1.1"),
-            reason=attributes.get(semconv.REASON, ""),
+            reason=attributes.get(semconv.REASON, _REASONS.get(attributes[semconv.STATUS], "")),
             elapsed=attributes.get(semconv.RESPONSE_ELAPSED, 0),
             ending=attributes.get(semconv.RESPONSE_ENDING, "end"),
             failure=self.failure(),
@@ -108,7 +108,7 @@ class TraceRow:
     pieces: Mapping[str, bytes] = field(default_factory=dict)
     sources: dict[str, TraceRow] = field(default_factory=dict)
     """The traces that steps of this one were served from."""
-    spans: list[Mapping[str, Any]] = field(default_factory=list)
+    spans: Sequence[Mapping[str, Any]] = ()
     """Spans that other instrumentation made during the run."""
     _by_number: dict[int, StepRow] = field(default_factory=dict, repr=False, compare=False)
     _resolved: tuple[StepRow | None, list[str]] = field(default=(None, []), repr=False, compare=False)
@@ -137,7 +137,9 @@ class TraceRow:
         try:
             return join(self._piece_ids(row), self.pieces)
         except KeyError as missing:
-            raise StoreError(f"trace {self.trace_id} step {row.step}: its request is not whole ({missing} is gone)") from None
+            raise StoreError(
+                f"trace {self.trace_id} step {row.step}: its request is not whole ({missing} is gone)"
+            ) from None
 
     def _piece_ids(self, row: StepRow) -> list[str]:
         """Follow the bases back to one that is known, then forward again. Raises KeyError for a base that is gone."""

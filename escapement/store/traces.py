@@ -68,7 +68,9 @@ class SpanStore:
     def _by_age(self, reference: str) -> str:
         number = re.fullmatch(r"@(?:last|-([1-9][0-9]{0,5}))", reference)
         if number is None:
-            raise TraceNotFoundError(f"{reference!r} is not a trace: `@last` is the newest one, `@-2` the one before it")
+            raise TraceNotFoundError(
+                f"{reference!r} is not a trace: `@last` is the newest one, `@-2` the one before it"
+            )
         newest = self.trace_ids()
         age = int(number.group(1) or 1)
         if age > len(newest):

@@ -192,11 +192,8 @@ def _project() -> tuple[dict[str, Any], Path]:
         here = Path.cwd()
     except FileNotFoundError:
         return {}, Path()
-    for folder in (here, *here.parents):
-        file = folder / "pyproject.toml"
-        if file.is_file():
-            break
-    else:
+    file = next((file for folder in (here, *here.parents) if _is_file(file := folder / "pyproject.toml")), None)
+    if file is None:
         return {}, Path()
     import tomllib
 
@@ -209,3 +206,10 @@ def _project() -> tuple[dict[str, Any], Path]:
     for name in table:
         _check_known(name, f"[tool.escapement] of {file}")
     return table, file
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder that may not be looked into
+        return False

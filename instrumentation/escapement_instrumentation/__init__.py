@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 
 from escapement_instrumentation.clients import client_hooks
 from escapement_instrumentation.hooks import ModuleHooks
@@ -20,7 +20,7 @@ from escapement_instrumentation.sdks import sdk_hooks
 __all__ = ["AnthropicInstrumentor", "Httpx2Instrumentor", "HttpxInstrumentor", "OpenAIInstrumentor"]
 
 
-class _Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # opentelemetry-instrumentation ships no types
+class _Instrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped
     """Puts hooks on modules, now or when they are imported, and takes them off again."""
 
     hooks: ModuleHooks

@@ -149,10 +149,13 @@ def rebuild(library: ModuleType, step: StepRow, request: Any, call: Call | None,
     if answer is None:
         raise_again(library, step, request, call)
     assert answer is not None
-    headers, encodings = [], []
+    headers: list[tuple[bytes, bytes]] = []
+    encodings: list[tuple[bytes, bytes]] = []
     for key, value in answer.headers:
         # The body is kept decoded: its encoding is put back once it has been read.
-        (encodings if key.lower() == "content-encoding" else headers).append((key.encode("latin-1"), value.encode("latin-1")))
+        (encodings if key.lower() == "content-encoding" else headers).append(
+            (key.encode("latin-1"), value.encode("latin-1"))
+        )
     response = library.Response(
         answer.status,
         headers=headers,
@@ -198,13 +201,15 @@ async def wait_to_be_cancelled(step: StepRow) -> None:
 def exception(library: ModuleType, failure: Failure, request: Any) -> BaseException:
     """The exception of the HTTP client (or a builtin one) that a failure was."""
     kind = getattr(library, failure.type, None) or getattr(builtins, failure.type, None)
+    error: BaseException
     if isinstance(kind, type) and issubclass(kind, library.RequestError):
-        return kind(failure.message, request=request)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        return kind(failure.message)
-    if failure.type == "CancelledError":
-        return asyncio.CancelledError(failure.message)
-    error: BaseException = library.RequestError(f"{failure.type}: {failure.message}", request=request)
+        error = kind(failure.message, request=request)
+    elif isinstance(kind, type) and issubclass(kind, Exception):
+        error = kind(failure.message)
+    elif failure.type == "CancelledError":
+        error = asyncio.CancelledError(failure.message)
+    else:
+        error = library.RequestError(f"{failure.type}: {failure.message}", request=request)
     return error
 
 

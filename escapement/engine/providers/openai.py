@@ -134,7 +134,9 @@ def _chat_asked(document: Document) -> list[Message]:
 def _chat_said(document: Document) -> list[Message]:
     said = []
     for choice in document.get("choices") or ():
-        said.append(_chat_message(choice["message"]) if "message" in choice else Message("assistant", _text(choice.get("text"))))
+        said.append(
+            _chat_message(choice["message"]) if "message" in choice else Message("assistant", _text(choice.get("text")))
+        )
     return said
 
 
@@ -204,9 +206,7 @@ _TEXT = Operation("text_completion", "openai", _request, _chat_answer, _gather_c
 _RESPONSES = Operation(
     "chat", "openai", _request, _responses_answer, _gather_responses, _responses_asked, _responses_said
 )
-_EMBEDDINGS = Operation(
-    "embeddings", "openai", _request, _chat_answer, asked=_embeddings_asked, said=_embeddings_said
-)
+_EMBEDDINGS = Operation("embeddings", "openai", _request, _chat_answer, asked=_embeddings_asked, said=_embeddings_said)
 
 OPERATIONS = {
     "chat/completions": _CHAT,

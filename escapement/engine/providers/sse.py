@@ -25,13 +25,16 @@ def events(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
             name = line[6:].strip().decode("utf-8", "replace")
 
 
-_ENDS = (b"data: [DONE]", b"data:[DONE]", b"event: message_stop", b"event: response.completed", b"event: response.failed")
+_LAST = ("message_stop", "error", "response.completed", "response.failed", "response.incomplete")
 
 
 def is_finished(body: bytes) -> bool:
-    """Whether a stream says in its last events that nothing follows."""
-    last = body[-65536:]
-    return any(mark in last for mark in (*_ENDS, b'"response.completed"', b'"response.incomplete"', b"event: error"))
+    """Whether the last event of a stream says that nothing follows."""
+    last = body.rstrip().rpartition(b"\n\n")[2]
+    lines = last.splitlines()
+    if any(line.startswith((b"data: [DONE]", b"data:[DONE]")) for line in lines):
+        return True
+    return any(name in _LAST or data.get("type") in _LAST for name, data in events(last + b"\n\n"))
 
 
 def _object(data: bytes) -> dict[str, Any] | None:
