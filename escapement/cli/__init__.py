@@ -36,7 +36,7 @@ _EXIT_CODES: tuple[tuple[type[EscapementError], int], ...] = (
 def main() -> NoReturn:
     """Run the command line and exit. An error of ours is one message, never a traceback."""
     try:
-        app()
+        app(prog_name="escapement")
     except EscapementError as error:
         print(f"escapement: {error}", file=sys.stderr)
         sys.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))

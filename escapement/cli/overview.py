@@ -28,7 +28,7 @@ class Overview:
         ledger: usage.Ledger = {}
         for step in row.steps:
             if step.source is None and step.answered:
-                usage.add(ledger, step.attributes)
+                usage.add(ledger, step.attributes, step.attributes)
         whole = usage.total(ledger)
         models = dict.fromkeys(model_of(step) for step in row.steps if model_of(step))
         ends = [step.end for step in row.steps if step.end is not None and step.source is None]

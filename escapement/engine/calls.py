@@ -17,7 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
 from escapement.engine import redaction, spans
-from escapement.engine.providers import Attributes, Operation, answer_attributes, answer_document
+from escapement.engine.providers import Operation, answer_attributes, answer_document
 from escapement.words import semconv
 from escapement.words.http import Failure, Headers
 
@@ -35,7 +35,7 @@ class Call:
     """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
 
     __slots__ = (
-        "_asked", "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "_twin", "sdk", "session",
+        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "_step", "_twin", "sdk", "session",
     )  # fmt: skip
 
     def __init__(self, sdk: str = "") -> None:
@@ -49,12 +49,12 @@ class Call:
         self._done = False
 
     def open(
-        self, session: Session, operation: Operation, asked: Attributes, span: otel.Span, twin: otel.Span | None
+        self, session: Session, operation: Operation, step: spans.Step, span: otel.Span, twin: otel.Span | None
     ) -> None:
         """The call goes live. `twin` is its span's slim copy in the application's own trace."""
         self.session = session
         self._operation = operation
-        self._asked = asked
+        self._step = step
         self._span = span
         self._twin = twin
 
@@ -94,14 +94,12 @@ class Call:
             attributes[semconv.ATTEMPTS] = orjson.dumps(self._attempts).decode()
         if self._raised and exchange.failure is not None:
             attributes[semconv.RAISED] = self._raised
-        for span, kept in ((self._span, attributes), (self._twin, spans.slim(attributes) if self._twin else {})):
-            if span is None:
-                continue
-            span.set_attributes(kept)
-            if semconv.ERROR_TYPE in attributes:
-                span.set_status(otel.StatusCode.ERROR, attributes.get(semconv.FAILURE_MESSAGE))
-            span.end(exchange.stopped)
-        self.session.finished(self._asked, attributes)
+        spans.end_step(self._span, self._step, attributes, exchange.stopped)
+        if self._twin is not None:
+            self._twin.set_attributes(spans.slim(attributes))
+            spans.fail(self._twin, attributes)
+            self._twin.end(exchange.stopped)
+        self.session.finished(self._step.asked, attributes)
 
 
 class Exchange:

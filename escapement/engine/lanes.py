@@ -102,13 +102,10 @@ def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], 
     scope = current()
     if scope is None:
         return wrapped(*args, **kwargs)
-    target = args[0] if args else kwargs.get("coro")
-    context = kwargs.get("context")
-    if context is not None:
-        # A context that the caller keeps (asyncio.Runner, pytest-asyncio) has its scope already after the first time.
-        if context.get(_scope) is None:
-            context.run(_scope.set, scope.child(_name(target)))
+    if kwargs.get("context") is not None:
+        # A context of the caller's choosing (asyncio.Runner, pytest-asyncio) says itself which scope it is in.
         return wrapped(*args, **kwargs)
+    target = args[0] if args else kwargs.get("coro")
     # The new task copies the current context, whatever task factory makes it.
     token = _scope.set(scope.child(_name(target)))
     try:

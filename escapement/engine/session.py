@@ -171,9 +171,8 @@ class Session:
             twin = self._application.start_span(
                 title, parent, otel.SpanKind.CLIENT, spans.slim(attributes), start_time=start
             )
-        pieces = {name: _text(piece) for name, piece in new.items()}
-        span = spans.start_step(title, parent, spans.Step(self, pieces), attributes, start, twin)
-        call.open(self, operation, attributes, span, twin)
+        step = spans.Step(self, attributes, {name: _text(piece) for name, piece in new.items()})
+        call.open(self, operation, step, spans.start_step(title, parent, step, start, twin), twin)
 
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
         self.hits += 1
@@ -220,7 +219,7 @@ class Session:
         """A live call has ended and is written."""
         if 0 < answered.get(semconv.STATUS, 0) < 400:
             with self._lock:
-                usage.add(self.ledger, {**asked, **answered})
+                usage.add(self.ledger, asked, answered)
 
     # -- going live ----------------------------------------------------------------------------------------------
 

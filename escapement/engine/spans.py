@@ -50,25 +50,22 @@ class Sink(Protocol):
     def lose(self) -> None: ...
 
 
-class Started:
-    """What the processor knows of a span between its start and its end."""
-
-    __slots__ = ("keys", "sink", "unwritten")
-
-    def __init__(self, sink: Sink, keys: frozenset[str] = frozenset(), unwritten: Record | None = None) -> None:
-        self.sink = sink
-        self.keys = keys
-        self.unwritten = unwritten
-
-
 class Step:
-    """A step about to start, handed to the processor in the context that its span starts in."""
+    """A step under way, handed to the processor in the context that its span starts in.
 
-    __slots__ = ("pieces", "sink")
+    `asked` and `answered` are the span's attributes, known when it starts and when it ends. They go to the journal this
+    way, whole; on the span itself they would cost more than all the rest of it, and payloads have no business in
+    telemetry. What else looks at the span finds the slim ones there.
+    """
 
-    def __init__(self, sink: Sink, pieces: Mapping[str, Any]) -> None:
+    __slots__ = ("answered", "asked", "pieces", "sink", "unwritten")
+
+    def __init__(self, sink: Sink, asked: Mapping[str, Any], pieces: Mapping[str, Any]) -> None:
         self.sink = sink
+        self.asked = asked
         self.pieces = pieces
+        self.answered: Mapping[str, Any] = {}
+        self.unwritten: Record | None = None
 
 
 class JournalProcessor(SpanProcessor):
@@ -79,7 +76,7 @@ class JournalProcessor(SpanProcessor):
 
     def __init__(self) -> None:
         # Keyed by span id: what `on_end` is given is a snapshot, another object than `on_start` saw.
-        self._started: dict[int, Started] = {}
+        self._started: dict[int, Step | Sink] = {}
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         try:
@@ -90,20 +87,21 @@ class JournalProcessor(SpanProcessor):
             scope = lanes.current()
             if scope is not None:
                 # Another instrumentation's span, here because ours is the global provider.
-                self._started[_context_of(span).span_id] = Started(cast(Sink, scope.run))
+                self._started[_context_of(span).span_id] = cast(Sink, scope.run)
         except Exception:
             _log.exception("Escapement could not take note of the start of a span")
 
     def on_end(self, span: ReadableSpan) -> None:
         try:
             started = self._started.pop(_context_of(span).span_id, None)
-            if started is not None:
-                self._end(span, started)
+            if isinstance(started, Step):
+                self._end_step(span, started)
+            elif started is not None and started.open:
+                started.keep(_record(span, _plain(span.attributes)) | _whole(span))
         except Exception:
             _log.exception("Escapement could not take note of the end of a span")
 
     def _start_step(self, span: Span, step: Step) -> None:
-        attributes = _plain(span.attributes)
         context = _context_of(span)
         record = {
             "record": "start",
@@ -112,41 +110,48 @@ class JournalProcessor(SpanProcessor):
             "parent": f"{span.parent.span_id:016x}" if span.parent else "",
             "name": span.name,
             "start": span.start_time,
-            "attributes": attributes,
+            "attributes": step.asked,
             "pieces": step.pieces,
         }
-        written = step.sink.keep(record)
-        self._started[context.span_id] = Started(step.sink, frozenset(attributes), None if written else record)
+        if not step.sink.keep(record):
+            step.unwritten = record  # once more, with the end
+        self._started[context.span_id] = step
 
-    def _end(self, span: ReadableSpan, started: Started) -> None:
-        context = _context_of(span)
-        record: Record = {
-            "record": "span",
-            "trace_id": f"{context.trace_id:032x}",
-            "span_id": f"{context.span_id:016x}",
-            "name": span.name,
-            "end": span.end_time,
-            "status": span.status.status_code.name,
-            "attributes": {key: value for key, value in _plain(span.attributes).items() if key not in started.keys},
-        }
-        if span.status.description:
-            record["description"] = span.status.description
-        if not started.keys:
-            record |= {
-                "start": span.start_time,
-                "parent": f"{span.parent.span_id:016x}" if span.parent else "",
-                "kind": span.kind.name,
-                "scope": span.instrumentation_scope.name if span.instrumentation_scope else "",
-                "events": [
-                    {"name": event.name, "time": event.timestamp, "attributes": dict(event.attributes or {})}
-                    for event in span.events
-                ],
-            }
-            if not started.sink.open:
-                return
-        first = (started.unwritten,) if started.unwritten is not None else ()
-        if not started.sink.keep(*first, record) and started.keys:
-            started.sink.lose()
+    def _end_step(self, span: ReadableSpan, step: Step) -> None:
+        first = (step.unwritten,) if step.unwritten is not None else ()
+        if not step.sink.keep(*first, _record(span, step.answered)):
+            step.sink.lose()
+
+
+def _record(span: ReadableSpan, attributes: Mapping[str, Any]) -> Record:
+    """The record of the end of a span, with the attributes that its start did not have."""
+    context = _context_of(span)
+    record: Record = {
+        "record": "span",
+        "trace_id": f"{context.trace_id:032x}",
+        "span_id": f"{context.span_id:016x}",
+        "name": span.name,
+        "end": span.end_time,
+        "status": span.status.status_code.name,
+        "attributes": attributes,
+    }
+    if span.status.description:
+        record["description"] = span.status.description
+    return record
+
+
+def _whole(span: ReadableSpan) -> Record:
+    """What the record of a span needs that had no record of its start."""
+    return {
+        "start": span.start_time,
+        "parent": f"{span.parent.span_id:016x}" if span.parent else "",
+        "kind": span.kind.name,
+        "scope": span.instrumentation_scope.name if span.instrumentation_scope else "",
+        "events": [
+            {"name": event.name, "time": event.timestamp, "attributes": dict(event.attributes or {})}
+            for event in span.events
+        ],
+    }
 
 
 def _context_of(span: ReadableSpan) -> otel.SpanContext:
@@ -173,15 +178,27 @@ class _Ids(RandomIdGenerator):
         return settled or super().generate_span_id()
 
 
+class Provider(TracerProvider):
+    """Our provider: always on, without limits, and writing before a span's start or end returns."""
+
+    def __init__(self) -> None:
+        ids: IdGenerator = _Ids()
+        super().__init__(sampler=ALWAYS_ON, span_limits=_UNLIMITED, shutdown_on_exit=False, id_generator=ids)
+        # OTEL_SDK_DISABLED turns telemetry off; a recording that the user asked for is not telemetry.
+        self._disabled = False
+        super().add_span_processor(JournalProcessor())
+        self.heard = False
+        """Whether anybody but the journal looks at our spans: the program, where ours became the global provider."""
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        self.heard = True
+        super().add_span_processor(span_processor)
+
+
 @cache
-def provider() -> TracerProvider:
-    """Our provider, one a process."""
-    ids: IdGenerator = _Ids()
-    ours = TracerProvider(sampler=ALWAYS_ON, span_limits=_UNLIMITED, shutdown_on_exit=False, id_generator=ids)
-    # OTEL_SDK_DISABLED turns telemetry off; a recording that the user asked for is not telemetry.
-    ours._disabled = False
-    ours.add_span_processor(JournalProcessor())
-    return ours
+def provider() -> Provider:
+    """The one of this process."""
+    return Provider()
 
 
 @cache
@@ -220,16 +237,31 @@ def start_root(name: str, trace_id: int, attributes: Mapping[str, Any]) -> otel.
         _next_trace_id.reset(token)
 
 
-def start_step(
-    name: str, parent: Context, step: Step, attributes: Mapping[str, Any], start: int, twin: otel.Span | None
-) -> otel.Span:
+def start_step(name: str, parent: Context, step: Step, start: int, twin: otel.Span | None) -> otel.Span:
     """The authoritative span of a step. `twin` is its slim copy in the application's trace: they share their ids."""
     context = otel_context.set_value(_STEP_KEY, step, parent)
-    token = _next_span_id.set(twin.get_span_context().span_id if twin is not None else 0)
+    if twin is None:
+        return tracer().start_span(name, context, otel.SpanKind.CLIENT, start_time=start)
+    token = _next_span_id.set(twin.get_span_context().span_id)
     try:
-        return tracer().start_span(name, context, otel.SpanKind.CLIENT, attributes, start_time=start)
+        return tracer().start_span(name, context, otel.SpanKind.CLIENT, start_time=start)
     finally:
         _next_span_id.reset(token)
+
+
+def end_step(span: otel.Span, step: Step, answered: Mapping[str, Any], end: int) -> None:
+    """End a step's span: whole into the journal, slim for whoever else looks at it."""
+    step.answered = answered
+    if provider().heard:
+        span.set_attributes(slim({**step.asked, **answered}))
+    fail(span, answered)
+    span.end(end)
+
+
+def fail(span: otel.Span, answered: Mapping[str, Any]) -> None:
+    """Set the status of a span whose operation failed."""
+    if semconv.ERROR_TYPE in answered:
+        span.set_status(otel.StatusCode.ERROR, answered.get(semconv.FAILURE_MESSAGE))
 
 
 def slim(attributes: Mapping[str, Any]) -> dict[str, Any]:

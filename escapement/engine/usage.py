@@ -33,15 +33,17 @@ _FIELDS = (
 )
 
 
-def add(ledger: Ledger, attributes: Mapping[str, Any]) -> None:
-    """Count a call, from the attributes of its span."""
-    provider = str(attributes.get(semconv.PROVIDER_NAME, ""))
-    model = str(attributes.get(semconv.RESPONSE_MODEL) or attributes.get(semconv.REQUEST_MODEL) or "")
-    usage = ledger.setdefault((provider, model), Usage())
+def add(ledger: Ledger, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> None:
+    """Count a call, from the attributes that its span had at its start and at its end."""
+    provider = asked.get(semconv.PROVIDER_NAME, "")
+    model = answered.get(semconv.RESPONSE_MODEL) or asked.get(semconv.REQUEST_MODEL) or ""
+    usage = ledger.get((provider, model))
+    if usage is None:
+        usage = ledger[provider, model] = Usage()
     usage.calls += 1
     for field, name in _FIELDS:
-        value = attributes.get(name)
-        if isinstance(value, int):
+        value = answered.get(name)
+        if value:
             setattr(usage, field, getattr(usage, field) + value)
 
 
@@ -70,7 +72,7 @@ def cost_of(attributes: Iterable[Mapping[str, Any]]) -> float | None:
     """US dollars for calls, from the attributes of their spans."""
     ledger: Ledger = {}
     for call in attributes:
-        add(ledger, call)
+        add(ledger, call, call)
     return cost(ledger)
 
 

@@ -51,6 +51,8 @@ class Body:
     """The id of each piece, or the empty string where it has none yet."""
     parsed: bool = True
     step: int = 0
+    clean: bytes | None = None
+    """The body without secrets, where it is one piece."""
 
     def canonical(self) -> bytes:
         """The body in canonical form: keys sorted, long arrays as a digest of their elements' digests."""
@@ -121,9 +123,9 @@ class Splitter:
         for index, end in enumerate(body.ends):
             name = body.ids[index]
             if name not in self.known:
-                piece = body.raw[start:end]
-                if self._scrub is not None:
-                    piece = self._scrub(piece)
+                piece = body.clean
+                if piece is None:
+                    piece = body.raw[start:end] if self._scrub is None else self._scrub(body.raw[start:end])
                 name = body.ids[index] = name or digest(piece)
                 if name not in self.known:
                     self.known.add(name)
@@ -177,8 +179,9 @@ def _cut(raw: bytes, scrub: Scrub | None) -> Body:
 
 def _whole(raw: bytes, scrub: Scrub | None) -> Body | None:
     """A short body in one piece: cutting it would cost more than it saves. None if it is not a JSON object."""
+    clean = scrub(raw) if scrub is not None else raw
     try:
-        document = orjson.loads(scrub(raw) if scrub is not None else raw)
+        document = orjson.loads(clean)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(document, dict):
@@ -190,7 +193,7 @@ def _whole(raw: bytes, scrub: Scrub | None) -> Body | None:
             elements += [Element(key, _digest_element(element)) for element in value]
         else:
             fields[key] = (0, value)
-    return Body(raw, [len(raw)], elements, fields, [""])
+    return Body(raw, [len(raw)], elements, fields, [""], clean=clean)
 
 
 def _digest_element(value: Any) -> bytes:
