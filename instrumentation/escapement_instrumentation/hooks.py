@@ -23,8 +23,9 @@ class ModuleHooks:
 
     def apply(self) -> None:
         self._wanted = True
-        if self._module in sys.modules:
-            self._put_on(sys.modules[self._module])
+        module = sys.modules.get(self._module)
+        if module is not None:
+            self._put_on(module)
         elif not self._waiting:
             # An import hook cannot be taken back, so it is registered once and asks whether it is still wanted.
             self._waiting = True
@@ -36,9 +37,9 @@ class ModuleHooks:
             patch.remove()
         self._patches = ()
 
-    def _imported(self, module: ModuleType) -> None:
+    def _imported(self, module: ModuleType | None) -> None:
         self._waiting = False
-        if self._wanted:
+        if self._wanted and module is not None:  # None: an import that somebody forbade
             self._put_on(module)
 
     def _put_on(self, module: ModuleType) -> None:

@@ -1,0 +1,155 @@
+"""Hooks: put on and taken off cleanly, twice, late, or not at all; inert while no run is open."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import subprocess
+import sys
+import textwrap
+import threading
+from importlib.metadata import entry_points
+from typing import Any
+
+import anthropic
+import anthropic._base_client
+import httpx
+import httpx2
+import openai
+import openai._base_client
+import pytest
+
+import escapement
+from tests.conftest import ask
+from tests.provider import Provider
+
+
+def hooked() -> dict[str, Any]:
+    """Everything that a run wraps, as it is now."""
+    owners = [httpx.Client, httpx.AsyncClient, httpx2.Client, httpx2.AsyncClient]
+    owners += [asyncio.BaseEventLoop, threading.Thread, concurrent.futures.ThreadPoolExecutor]
+    for sdk in (openai._base_client, anthropic._base_client):
+        owners += [sdk.SyncAPIClient, sdk.AsyncAPIClient, sdk.BaseClient]
+    names = ("send", "request", "_process_response", "_should_retry", "create_task", "start", "submit")
+    return {
+        f"{owner.__module__}.{owner.__name__}.{name}": vars(owner)[name]
+        for owner in owners
+        for name in names
+        if name in vars(owner) and not (name == "request" and "httpx" in owner.__module__)
+    }
+
+
+def test_everything_is_put_back() -> None:
+    before = hooked()
+    assert len(before) == 4 + 3 + 2 * 5
+    with escapement.init():  # entered, so that another may open inside
+        during = hooked()
+        assert all(during[name] is not before[name] for name in before)
+        with escapement.init("inner", storage_dir="inner"):
+            assert all(value is during[name] for name, value in hooked().items())
+        assert all(value is during[name] for name, value in hooked().items()), "an inner run takes nothing with it"
+    assert all(value is before[name] for name, value in hooked().items())
+
+
+def test_the_instrumentors_are_found_by_opentelemetry() -> None:
+    found = {point.name: point.value for point in entry_points(group="opentelemetry_instrumentor") if point.name.startswith("escapement-")}
+    assert found == {
+        "escapement-anthropic": "escapement_instrumentation:AnthropicInstrumentor",
+        "escapement-httpx": "escapement_instrumentation:HttpxInstrumentor",
+        "escapement-httpx2": "escapement_instrumentation:Httpx2Instrumentor",
+        "escapement-openai": "escapement_instrumentation:OpenAIInstrumentor",
+    }
+    for point in entry_points(group="opentelemetry_instrumentor"):
+        if point.name in found:
+            assert point.load()()._check_dependency_conflicts() is None
+
+
+def test_instrumented_before_by_somebody_else(client: openai.OpenAI, provider: Provider) -> None:
+    """As under `opentelemetry-instrument`: inert without a run, used by a run, and left alone by its end."""
+    points = [point.load()() for point in entry_points(group="opentelemetry_instrumentor") if point.name.startswith("escapement-")]
+    for instrumentor in points:
+        instrumentor.instrument()
+    try:
+        before = hooked()
+        ask(client)
+        with escapement.init() as trace:
+            ask(client)
+        assert (trace.steps, provider.count) == (1, 2)
+        assert hooked() == before
+    finally:
+        for instrumentor in points:
+            instrumentor.uninstrument()
+
+
+def test_a_hook_under_somebody_elses_stays_harmless(client: openai.OpenAI, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    with escapement.init() as trace:
+        ours = httpx2.Client.send
+
+        def theirs(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            return ours(self, *arguments, **keywords)
+
+        monkeypatch.setattr(httpx2.Client, "send", theirs)
+        ask(client)
+    assert httpx2.Client.send is theirs
+    ask(client)
+    with escapement.init() as second:
+        ask(client)
+    assert (trace.steps, second.steps, provider.count) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("order", ["before", "after", "alias"])
+def test_an_sdk_imported_after_init(provider: Provider, order: str) -> None:
+    program = {
+        "before": "import openai, escapement\ntrace = escapement.init()",
+        "after": "import sys, escapement\ntrace = escapement.init()\nassert 'openai' not in sys.modules\nimport openai",
+        "alias": "import httpx2\nhttpx2.alias_httpx()\nimport escapement, httpx\ntrace = escapement.init()\nimport openai",
+    }[order]
+    program += textwrap.dedent(
+        f"""
+        client = openai.OpenAI(api_key="k", base_url="{provider.base_url}/v1")
+        client.chat.completions.create(model="flaky-429", messages=[{{"role": "user", "content": "Hello"}}])
+        escapement.stop()
+        print(trace.steps)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_without_any_sdk(tmp_path: Any) -> None:
+    """Nothing of what could be hooked is installed: a run opens and ends all the same."""
+    program = """
+    import sys
+    for name in ("openai", "anthropic", "httpx", "httpx2"):
+        sys.modules[name] = None
+    import escapement
+    with escapement.init() as trace:
+        pass
+    print(trace.status)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "completed\n", "")
+
+
+def test_beside_traceloops_instrumentor(client: openai.OpenAI, provider: Provider) -> None:
+    """`instrumentors=["openai"]` switches it on beside ours; its spans land in the trace, and nothing counts twice."""
+    program = textwrap.dedent(
+        f"""
+        import escapement, openai
+        trace = escapement.init("both", instrumentors=["openai"])
+        client = openai.OpenAI(api_key="k", base_url="{provider.base_url}/v1")
+        answer = client.chat.completions.create(model="gpt-4o", messages=[{{"role": "user", "content": "Hello"}}])
+        list(client.chat.completions.create(model="gpt-4o", messages=[{{"role": "user", "content": "Hello"}}], stream=True))
+        assert trace.input_tokens == answer.usage.prompt_tokens, (trace.input_tokens, answer.usage)
+        escapement.stop()
+        from escapement.store.traces import SpanStore
+        from pathlib import Path
+        row = SpanStore(Path(".escapement")).load(trace.trace_id)
+        print(len(row.steps), sorted({{span["scope"] for span in row.spans}}))
+        parents = {{span["span_id"] for span in row.spans}}
+        print([step.parent_span_id in parents for step in row.steps])
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["2 ['opentelemetry.instrumentation.openai.v1']", "[True, True]"], done.stdout
