@@ -67,12 +67,12 @@ def live_client(url: str) -> openai.OpenAI:
     return openai.OpenAI(api_key="not-needed", base_url=url, max_retries=0)
 
 
-def floor_client() -> openai.OpenAI:
-    """The SDK with nothing under it: what no tool that replays below the SDK can beat by much."""
+def floor_client(url: str = "http://127.0.0.1:9/v1") -> openai.OpenAI:
+    """The SDK over a transport in memory: what a tool that replays below the SDK can hardly beat."""
     transport = httpx2.MockTransport(lambda request: httpx2.Response(200, headers=HEADERS, content=ANSWER))
     return openai.OpenAI(
         api_key="not-needed",
-        base_url="http://127.0.0.1:9/v1",
+        base_url=url,
         max_retries=0,
         http_client=httpx2.Client(transport=transport),
     )

@@ -78,8 +78,14 @@ def traces(client: openai.OpenAI, claude: anthropic.Anthropic, provider: Provide
 
     with escapement.init("support-agent", tags=["production", "eu"]) as first:
         ask(client, "What is the weather?", model="echo")
-        list(client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "Tell me more"}], stream=True))
-        claude.messages.create(model="echo", max_tokens=9, system="Be brief.", messages=[{"role": "user", "content": "Hi"}])
+        list(
+            client.chat.completions.create(
+                model="echo", messages=[{"role": "user", "content": "Tell me more"}], stream=True
+            )
+        )
+        claude.messages.create(
+            model="echo", max_tokens=9, system="Be brief.", messages=[{"role": "user", "content": "Hi"}]
+        )
         with pytest.raises(openai.BadRequestError):
             ask(client, model="error-400")
         asyncio.run(branches())
@@ -127,7 +133,9 @@ def test_list_filters(cli: Cli, traces: list[str], options: tuple[str, ...], fou
 
 def test_list_as_json(cli: Cli, traces: list[str]) -> None:
     line = json.loads(cli("list", "--json", "-n", "1").out)
-    assert {key: line[key] for key in line if key not in ("created", "duration_s", "input_tokens", "output_tokens")} == {
+    assert {
+        key: line[key] for key in line if key not in ("created", "duration_s", "input_tokens", "output_tokens")
+    } == {
         "id": traces[2],
         "name": "support-agent",
         "status": "completed",
@@ -173,7 +181,13 @@ research[1]
 
 def test_show_with_content(cli: Cli, traces: list[str]) -> None:
     shown = cli("show", traces[0], "--content").out
-    for line in ("user: What is the weather?", "assistant: What is the weather?", "system: Be brief.", "user: bees", "assistant: ants"):
+    for line in (
+        "user: What is the weather?",
+        "assistant: What is the weather?",
+        "system: Be brief.",
+        "user: bees",
+        "assistant: ants",
+    ):
         assert line in shown
     assert "error" in shown.split("4  chat error-400")[1].split("research[0]")[0]
     fork = cli("show", "@last", "-c").out
@@ -291,4 +305,7 @@ def test_the_program_is_installed(traces: list[str]) -> None:
     program = Path(sys.executable).with_name("escapement")
     done = subprocess.run([program, "list", "-q"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == traces[::-1]
-    assert "Record what an AI agent did" in subprocess.run([program, "-h"], capture_output=True, text=True, check=True).stdout
+    assert (
+        "Record what an AI agent did"
+        in subprocess.run([program, "-h"], capture_output=True, text=True, check=True).stdout
+    )

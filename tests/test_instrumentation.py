@@ -52,7 +52,11 @@ def test_everything_is_put_back() -> None:
 
 
 def test_the_instrumentors_are_found_by_opentelemetry() -> None:
-    found = {point.name: point.value for point in entry_points(group="opentelemetry_instrumentor") if point.name.startswith("escapement-")}
+    found = {
+        point.name: point.value
+        for point in entry_points(group="opentelemetry_instrumentor")
+        if point.name.startswith("escapement-")
+    }
     assert found == {
         "escapement-anthropic": "escapement_instrumentation:AnthropicInstrumentor",
         "escapement-httpx": "escapement_instrumentation:HttpxInstrumentor",
@@ -66,7 +70,11 @@ def test_the_instrumentors_are_found_by_opentelemetry() -> None:
 
 def test_instrumented_before_by_somebody_else(client: openai.OpenAI, provider: Provider) -> None:
     """As under `opentelemetry-instrument`: inert without a run, used by a run, and left alone by its end."""
-    points = [point.load()() for point in entry_points(group="opentelemetry_instrumentor") if point.name.startswith("escapement-")]
+    points = [
+        point.load()()
+        for point in entry_points(group="opentelemetry_instrumentor")
+        if point.name.startswith("escapement-")
+    ]
     for instrumentor in points:
         instrumentor.instrument()
     try:
@@ -81,7 +89,9 @@ def test_instrumented_before_by_somebody_else(client: openai.OpenAI, provider: P
             instrumentor.uninstrument()
 
 
-def test_a_hook_under_somebody_elses_stays_harmless(client: openai.OpenAI, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_under_somebody_elses_stays_harmless(
+    client: openai.OpenAI, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with escapement.init() as trace:
         ours = httpx2.Client.send
 

@@ -234,7 +234,11 @@ def test_without_a_provider_ours_becomes_the_global_one(provider: Provider, stor
 
 
 def test_a_recording_is_not_telemetry_that_can_be_switched_off(provider: Provider, store: Path) -> None:
-    limits = {"OTEL_ATTRIBUTE_COUNT_LIMIT": "1", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "3", "OTEL_TRACES_SAMPLER": "always_off"}
+    limits = {
+        "OTEL_ATTRIBUTE_COUNT_LIMIT": "1",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "3",
+        "OTEL_TRACES_SAMPLER": "always_off",
+    }
     for environment in ({"OTEL_SDK_DISABLED": "true"}, limits):
         result = application(
             provider,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,7 +46,7 @@ def run_demo(*, storage_dir: Path | None = None, cache_dir: Path | None = None, 
         raise DemoError(f"The demo needs a package that is not installed: {error.name}. {INSTALL}") from error
     stderr = Console(stderr=True)
     try:
-        with _no_proxy():
+        with _no_proxy(), _quiet_finalizers():
             return _run(storage_dir, cache_dir, console or Console(), Notes(stderr))
     except KeyboardInterrupt:
         stderr.print("Stopped; nothing is left running.")
@@ -167,6 +168,17 @@ def _commands(first: Run, storage_dir: Path | None) -> list[tuple[str, str]]:
         place = f"export ESCAPEMENT_STORAGE_DIR={shlex.quote(str(storage_dir.absolute()))}"
         commands.insert(0, (place, ""))
     return commands
+
+
+@contextmanager
+def _quiet_finalizers() -> Iterator[None]:
+    """Ctrl-C may hit an SDK's client half made, whose finalizer then complains: nothing that anybody can act on."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager

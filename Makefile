@@ -1,0 +1,65 @@
+# Everyday commands. Each makes .venv if it is missing and installs what it needs; PYTHON names the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test check format bench bench-peers kill sdks wheel clean
+
+help:
+	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
+	@echo "make test         all tests"
+	@echo "make check        ruff and mypy"
+	@echo "make bench        what recording and replaying cost"
+	@echo "make bench-peers  the same work with vcrpy, cassetter and agent-rewind beside it"
+	@echo "make kill         200 kills while recording; no answer may be lost"
+	@echo "make sdks         the fidelity matrix with the oldest SDKs that are supported"
+	@echo "make clean        remove what these commands made"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Escapement needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "'$(PYTHON) -m venv' failed: on Debian and Ubuntu, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+
+# What is installed is written down in stamps, so that a second call starts at once.
+$(VENV)/demo: pyproject.toml | $(BIN)/python
+	@echo "installing what the demo needs into $(VENV) (about a minute, the first time)" >&2
+	@$(PIP) install -e ".[demo]"
+	@touch $@
+
+$(VENV)/dev: pyproject.toml | $(BIN)/python
+	@echo "installing what the tests need into $(VENV) (about a minute, the first time)" >&2
+	@$(PIP) install -e ".[demo,dev]"
+	@touch $@ $(VENV)/demo
+
+demo: $(VENV)/demo
+	@$(BIN)/escapement demo
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks.overhead
+
+bench-peers: $(VENV)/dev
+	$(BIN)/python -m benchmarks.peers
+
+kill: $(VENV)/dev
+	KILLS=200 $(BIN)/python -m pytest -s tests/test_journal.py -k killed_at_random
+
+sdks: $(VENV)/dev
+	$(BIN)/python -m tests.oldest
+
+clean:
+	rm -rf $(VENV) .venv-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
