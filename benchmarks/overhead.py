@@ -25,7 +25,7 @@ _CALLS = {"small": 40, "grown": 8, "grow": 50}
 
 
 def _workload(kind: str, client: openai.OpenAI) -> Any:
-    """small: one short message; grown: a conversation at 200 KB; grow: 50 calls from nothing to 100 messages, 200 KB."""
+    """small: short messages; grown: a conversation at 200 KB; grow: 50 calls that take one from nothing to 200 KB."""
     return work.Small(client) if kind == "small" else work.Conversation(client, 100 if kind == "grown" else 0)
 
 

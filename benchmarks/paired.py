@@ -17,7 +17,7 @@ Work = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`value` is candidate over base (median of pairs); `noise` base over base; `base` and `candidate` microseconds a call."""
+    """`value` is candidate over base (median of pairs), `noise` base over base, the last two microseconds a call."""
 
     value: float
     low: float

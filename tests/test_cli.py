@@ -172,10 +172,11 @@ tags: production, eu
 2  chat echo  <time>  stream
 3  chat echo  <time>  <tokens>  <cost>
 4  chat error-400  <time>  HTTP 400
-research[0]
-└── 5  chat echo  <time>  <tokens>  <cost>
-research[1]
-└── 6  chat echo  <time>  <tokens>  <cost>"""
+branches[0]
+├── research[0]
+│  └── 5  chat echo  <time>  <tokens>  <cost>
+└── research[1]
+  └── 6  chat echo  <time>  <tokens>  <cost>"""
     )
 
 
@@ -189,7 +190,7 @@ def test_show_with_content(cli: Cli, traces: list[str]) -> None:
         "assistant: ants",
     ):
         assert line in shown
-    assert "error" in shown.split("4  chat error-400")[1].split("research[0]")[0]
+    assert "error" in shown.split("4  chat error-400")[1].split("branches[0]")[0]
     fork = cli("show", "@last", "-c").out
     assert f"forked from {traces[0]}" in fork
     assert f"from {traces[0]} step 1" in fork
@@ -204,8 +205,8 @@ def test_show_as_json(cli: Cli, traces: list[str]) -> None:
         (2, "main", 200, True),
         (3, "main", 200, False),
         (4, "main", 400, False),
-        (5, "main/research[0]", 200, False),
-        (6, "main/research[1]", 200, False),
+        (5, "main/branches[0]/research[0]", 200, False),
+        (6, "main/branches[0]/research[1]", 200, False),
     ]
     assert document["steps"][0]["asked"] == [{"role": "user", "text": "What is the weather?"}]
     assert document["steps"][0]["said"] == [{"role": "assistant", "text": "What is the weather?"}]

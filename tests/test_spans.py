@@ -79,11 +79,13 @@ def test_a_step_as_it_is_kept(client: openai.OpenAI, provider: Provider, store: 
 
 
 def test_a_streams_attributes_are_those_of_its_sum(claude: anthropic.Anthropic, store: Path) -> None:
-    with escapement.init() as trace:
-        with claude.messages.stream(
+    with (
+        escapement.init() as trace,
+        claude.messages.stream(
             model="claude", max_tokens=50, messages=[{"role": "user", "content": "Hello"}], stop_sequences=["END"]
-        ) as stream:
-            final = stream.get_final_message()
+        ) as stream,
+    ):
+        final = stream.get_final_message()
     (step,) = SpanStore(store).load(trace.trace_id).steps
     usage = final.usage
     attributes = {key: value for key, value in step.attributes.items() if key.startswith(("gen_ai.", "server"))}

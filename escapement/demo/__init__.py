@@ -80,7 +80,7 @@ def _run(storage_dir: Path | None, cache_dir: Path | None, console: Console, not
     notes.say("server", f"stopped; a request to it now: {trouble or 'still answered'}")
     try:
         replay, hits, misses = _replay(first, server.base_url, storage_dir, notes)
-    except Exception as error:  # noqa: BLE001  (whatever it was, this was not what was recorded)
+    except Exception as error:
         failure = f"The replay of {first.trace_id} failed: {_told(error)}"
         console.print(f"\n{failure}", markup=False, highlight=False)
         return False

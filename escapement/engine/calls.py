@@ -35,7 +35,8 @@ class Call:
     """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
 
     __slots__ = (
-        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "_step", "_twin", "sdk", "session",
+        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "_step", "_twin",
+        "sdk", "session",
     )  # fmt: skip
 
     def __init__(self, sdk: str = "") -> None:

@@ -86,7 +86,7 @@ def enter(scope: Scope) -> None:
 
 
 def leave(scope: Scope) -> None:
-    """Go back to what was around `scope`. By value, not by token: fixtures leave in another context than they entered."""
+    """Go back to what was around `scope`. By value, not by token: fixtures leave in another context than they enter."""
     if _scope.get() is scope:
         _scope.set(scope.outer)
 
@@ -102,10 +102,14 @@ def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], 
     scope = current()
     if scope is None:
         return wrapped(*args, **kwargs)
-    if kwargs.get("context") is not None:
-        # A context of the caller's choosing (asyncio.Runner, pytest-asyncio) says itself which scope it is in.
-        return wrapped(*args, **kwargs)
     target = args[0] if args else kwargs.get("coro")
+    context = kwargs.get("context")
+    if context is not None:
+        # A copy of this very context is a new branch. One that has a scope of its own already is the same branch going
+        # on: asyncio.Runner and pytest-asyncio run one task after another in a context that they keep.
+        if context.get(_scope) is _scope.get():
+            context.run(_scope.set, scope.child(_name(target)))
+        return wrapped(*args, **kwargs)
     # The new task copies the current context, whatever task factory makes it.
     token = _scope.set(scope.child(_name(target)))
     try:

@@ -189,7 +189,8 @@ class Session:
 
     def _miss(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
         """A request that the trace does not know: an error in strict replay, else a fork."""
-        assert self.source is not None and self._matcher is not None
+        assert self.source is not None
+        assert self._matcher is not None
         self.misses += 1
         scrubbed = redaction.scrub(request.body) if self.redacts else request.body
         model = body.fields.get("model", (0, ""))[1]

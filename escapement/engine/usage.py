@@ -11,7 +11,7 @@ from escapement.words import semconv
 
 @dataclass(slots=True)
 class Usage:
-    """Token counts of calls to one model. `cache_read` and `cache_write` are part of `input`, `reasoning` of `output`."""
+    """Tokens of calls to one model. `cache_read` and `cache_write` are part of `input`, `reasoning` of `output`."""
 
     calls: int = 0
     input: int = 0

@@ -10,6 +10,7 @@ that a replay took from another trace), `end`.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -99,10 +100,8 @@ def _create(folder: Path, trace_id: str) -> tuple[Path, int]:
                 "Make the directory writable, or set storage_dir (ESCAPEMENT_STORAGE_DIR) to one that is."
             ) from error
         # Some network file systems know no locks; then a crashed run reads as one that still runs.
-        try:
+        with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pass
         return path, descriptor
     raise StoreError(f"{folder} holds 999 journals of trace {trace_id} by this process already")
 

@@ -1,8 +1,8 @@
 """Request bodies as pieces, so that a conversation that is sent again at every step is kept once.
 
-A body is cut after every element of its top-level arrays of objects (`messages`, `tools`, …). The pieces joined are the body,
-byte for byte. Against the body before it a body is then `{base, keep, add, suffix}`: so many pieces from the start of
-the base, these new ones, so many from the end of the base.
+A body is cut after every element of its top-level arrays of objects (`messages`, `tools`, …). The pieces joined are
+the body, byte for byte. Against the body before it a body is then `{base, keep, add, suffix}`: so many pieces from the
+start of the base, these new ones, so many from the end of the base.
 
 Cutting needs parsing, and parsing 1 MB at every step is slow. So a `Splitter` compares with what it saw last (one
 memcmp) and parses only what is new. While it is at it, it digests each element in canonical form, which is all that
@@ -40,7 +40,7 @@ class Element(NamedTuple):
 
 @dataclass(slots=True)
 class Body:
-    """A request body, cut. `ends` are byte offsets; of a body in pieces `elements` has one entry a piece but the last."""
+    """A request body, cut. `ends` are byte offsets; in a body of pieces each but the last ends with an element."""
 
     raw: bytes
     ends: list[int]
@@ -201,7 +201,7 @@ def _digest_element(value: Any) -> bytes:
 
 
 def _resume(raw: bytes, base: Body, scrub: Scrub | None) -> Body | None:
-    """Cut a body that starts like `base` does, parsing only from where they part. None if they have little in common."""
+    """Cut a body that starts like `base` does, parsing only from where they part. None if it starts otherwise."""
     kept = _common_pieces(raw, base)
     if kept == 0:
         return None

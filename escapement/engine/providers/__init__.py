@@ -7,6 +7,7 @@ or of the events of a stream into `gen_ai.*` attributes; it never takes part in 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -61,10 +62,9 @@ def request_attributes(operation: Operation, request: Request, fields: Mapping[s
         semconv.SERVER_ADDRESS: host,
         semconv.SERVER_PORT: request.origin.port or (443 if request.origin.scheme == "https" else 80),
     }
-    try:
+    # A body of an unexpected shape has fewer attributes; it is recorded all the same.
+    with suppress(TypeError, ValueError, AttributeError, KeyError):
         attributes.update(operation.request(fields))
-    except (TypeError, ValueError, AttributeError, KeyError):
-        pass  # a body of an unexpected shape has fewer attributes; it is recorded all the same
     return attributes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,8 @@ def _nothing(document: Document) -> Attributes:
 
 
 def _last(events: Iterable[Event]) -> Document:
-    found: Document = {}
-    for _, found in events:
-        pass
-    return found
+    last = deque(events, maxlen=1)
+    return last[0][1] if last else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import orjson
 
 
 def events(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name and data of each event whose data is a JSON object; `[DONE]`, comments and cut-off events are passed over."""
+    """Name and data of each event whose data is a JSON object; `[DONE]`, comments and cut-off events do not count."""
     name = ""
     data: list[bytes] = []
     for line in body.splitlines():
