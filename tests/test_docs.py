@@ -1,0 +1,67 @@
+"""The README: its code runs, and it names every command and setting there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import openai
+import pytest
+
+import escapement
+from escapement.cli import app
+from escapement.words.config import SETTINGS, variable
+from tests.provider import Provider
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_blocks_run_one_after_the_other(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-needed")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{provider.base_url}/v1")
+    ran = 0
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+        while escapement.stop() is not None:
+            pass
+        ran += 1
+    assert ran == 4
+    # One call recorded, one replayed, one replayed and one live after the fork.
+    assert provider.count == 2
+
+
+def test_every_command_is_in_the_table() -> None:
+    names = {command.name for command in app.registered_commands}
+    assert set(re.findall(r"^\| `escapement (\w+)", README, re.MULTILINE)) == names
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert command.callback.__doc__
+
+
+def test_every_setting_is_in_the_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| `(\w+)` \| (.+?) \|$", README, re.MULTILINE)
+    assert {name: environment for name, _, environment, _ in rows} == {name: variable(name) for name in SETTINGS}
+    defaults = {name: default.strip("`") for name, default, _, _ in rows}
+    for name, setting in SETTINGS.items():
+        shown = {True: "true", False: "false", (): "none"}.get(setting.default, str(setting.default))
+        assert defaults[name] == shown, name
+
+
+def test_make_targets_and_files_named_in_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for document in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
+        text = (ROOT / document).read_text()
+        assert set(re.findall(r"`?make ([a-z-]+)", text)) <= targets, document
+        for path in re.findall(r"`((?:escapement|instrumentation|tests|benchmarks)/[\w/.]+)`", text):
+            assert (ROOT / path).exists(), f"{document} names {path}"
+    assert openai.__version__
+
+
+def test_ci_calls_the_readmes_test_command() -> None:
+    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "$ make test\n" in README
