@@ -45,25 +45,33 @@ def sdk_hooks(sdk: str) -> ModuleHooks:
     return ModuleHooks(f"{sdk}._base_client", patches)
 
 
+class _Around:
+    """A call, around the retry loop of its SDK."""
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, sdk: str) -> None:
+        self._call = Call(sdk)
+
+    def __enter__(self) -> None:
+        self._token = current_call.set(self._call)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        current_call.reset(self._token)
+        if isinstance(error, Unwind):
+            raise error.error from error.cause
+        try:
+            self._call.leave(error)
+        except Exception:
+            _log.exception("Escapement could not record the end of a call")
+
+
 def _around(sdk: str) -> Callable[..., Any]:
     def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return wrapped(*args, **kwargs)
-        call = Call(sdk)
-        token = current_call.set(call)
-        try:
-            result = wrapped(*args, **kwargs)
-        except Unwind as unwound:
-            carried = unwound
-        except BaseException as error:
-            _leave(call, error)
-            raise
-        else:
-            _leave(call)
-            return result
-        finally:
-            current_call.reset(token)
-        raise carried.error from carried.cause
+        with _Around(sdk):
+            return wrapped(*args, **kwargs)
 
     return request
 
@@ -72,30 +80,10 @@ def _around_async(sdk: str) -> Callable[..., Any]:
     async def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return await wrapped(*args, **kwargs)
-        call = Call(sdk)
-        token = current_call.set(call)
-        try:
-            result = await wrapped(*args, **kwargs)
-        except Unwind as unwound:
-            carried = unwound
-        except BaseException as error:
-            _leave(call, error)
-            raise
-        else:
-            _leave(call)
-            return result
-        finally:
-            current_call.reset(token)
-        raise carried.error from carried.cause
+        with _Around(sdk):
+            return await wrapped(*args, **kwargs)
 
     return request
-
-
-def _leave(call: Call, error: BaseException | None = None) -> None:
-    try:
-        call.leave(error)
-    except Exception:
-        _log.exception("Escapement could not record the end of a call")
 
 
 def _should_retry(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from escapement.engine.providers.operation import Attributes, Document, Event, Message, Operation
+from escapement.engine.providers.operation import Attributes, Document, Event, Message, Operation, named
 from escapement.words import semconv
 
 _REQUEST_FIELDS = {
@@ -20,13 +20,7 @@ _REQUEST_FIELDS = {
 
 
 def _request(fields: Document) -> Attributes:
-    attributes: Attributes = {}
-    for field, value in fields.items():
-        name = _REQUEST_FIELDS.get(field)
-        if name is not None and isinstance(value, str | int | float):
-            attributes[name] = value
-    if fields.get("stream") is True:
-        attributes[semconv.REQUEST_STREAM] = True
+    attributes = named(fields, _REQUEST_FIELDS)
     if fields.get("stop_sequences"):
         attributes[semconv.REQUEST_STOP_SEQUENCES] = list(fields["stop_sequences"])
     effort = (fields.get("output_config") or {}).get("effort")

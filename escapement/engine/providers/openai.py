@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from escapement.engine.providers.operation import Attributes, Document, Event, Message, Operation
+from escapement.engine.providers.operation import Attributes, Document, Event, Message, Operation, named
 from escapement.words import semconv
 
 _REQUEST_FIELDS = {
@@ -26,13 +26,7 @@ _REQUEST_FIELDS = {
 
 
 def _request(fields: Document) -> Attributes:
-    attributes: Attributes = {}
-    for field, value in fields.items():
-        name = _REQUEST_FIELDS.get(field)
-        if name is not None and isinstance(value, str | int | float):
-            attributes[name] = value
-    if fields.get("stream") is True:
-        attributes[semconv.REQUEST_STREAM] = True
+    attributes = named(fields, _REQUEST_FIELDS)
     if isinstance(fields.get("n"), int) and fields["n"] != 1:
         attributes[semconv.REQUEST_CHOICE_COUNT] = fields["n"]
     stop = fields.get("stop")

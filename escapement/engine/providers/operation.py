@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from escapement.words import semconv
+
 Attributes = dict[str, Any]
 Document = Mapping[str, Any]
 Event = tuple[str, dict[str, Any]]
@@ -20,6 +22,18 @@ def _nothing(document: Document) -> Attributes:
 def _last(events: Iterable[Event]) -> Document:
     last = deque(events, maxlen=1)
     return last[0][1] if last else {}
+
+
+def named(fields: Document, names: Mapping[str, str]) -> Attributes:
+    """The plain values of a body, under the attribute names that they have by convention."""
+    attributes: Attributes = {}
+    for field, value in fields.items():
+        name = names.get(field)
+        if name is not None and isinstance(value, str | int | float):
+            attributes[name] = value
+    if fields.get("stream") is True:
+        attributes[semconv.REQUEST_STREAM] = True
+    return attributes
 
 
 @dataclass(frozen=True, slots=True)
