@@ -107,8 +107,8 @@ class Exchange:
     """One HTTP exchange of a live call. The HTTP hook tells it what happens, as it happens."""
 
     __slots__ = (
-        "_arrived", "_call", "_clock", "_decode", "_pieces", "_streamed", "elapsed", "ended", "ending", "failure",
-        "headers", "http_version", "reason", "started", "status", "stopped",
+        "_arrived", "_call", "_clock", "_decode", "_pieces", "_streamed", "_wire_size",
+        "elapsed", "ended", "ending", "failure", "headers", "http_version", "reason", "started", "status", "stopped",
     )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
@@ -117,6 +117,7 @@ class Exchange:
         self._arrived: list[int] = []
         self._decode: Decode | None = None
         self._streamed = False
+        self._wire_size = -1
         self.status: int | None = None
         self.headers: Headers = ()
         self.http_version = "HTTP/1.1"
@@ -132,9 +133,10 @@ class Exchange:
     def respond(self, status: int, headers: Headers, http_version: str, reason: str) -> None:
         self.status, self.headers, self.http_version, self.reason = status, headers, http_version, reason
 
-    def read(self, body: bytes) -> None:
-        """The whole (decoded) body is here."""
+    def read(self, body: bytes, wire_size: int) -> None:
+        """The whole (decoded) body is here; `wire_size` bytes were received for it."""
         self._pieces = [body]
+        self._wire_size = wire_size
         self.finish("end")
 
     def stream(self, decode: Decode | None) -> None:
@@ -148,7 +150,7 @@ class Exchange:
 
     def fail(self, error: BaseException) -> None:
         """The exchange, or the rest of its stream, failed."""
-        self.failure = Failure(type(error).__name__, str(error))
+        self.failure = Failure(type(error).__name__, str(error), _causes(error))
         self.finish("failed")
 
     def finish(self, ending: str) -> None:
@@ -185,6 +187,8 @@ class Exchange:
             attributes[semconv.FAILURE_TYPE] = self.failure.type
             attributes[semconv.FAILURE_MESSAGE] = message
             attributes[semconv.ERROR_TYPE] = self.failure.type
+            if self.failure.causes:
+                attributes[semconv.FAILURE_CAUSES] = redaction.scrub(orjson.dumps(self.failure.causes)).decode()
         if self.status is None:
             return attributes
         body, cuts = self._body()
@@ -201,6 +205,8 @@ class Exchange:
             attributes[semconv.HTTP_VERSION] = self.http_version
         if self.reason != _REASONS.get(self.status, ""):
             attributes[semconv.REASON] = self.reason
+        if self._wire_size not in (-1, len(body)):
+            attributes[semconv.RESPONSE_WIRE] = self._wire_size
         if self.ending != "end":
             attributes[semconv.RESPONSE_ENDING] = self.ending
         try:
@@ -239,3 +245,12 @@ class Exchange:
             length += len(piece)
             cuts.append(length)
         return b"".join(pieces), cuts
+
+
+def _causes(error: BaseException, most: int = 4) -> list[tuple[str, str]]:
+    causes: list[tuple[str, str]] = []
+    cause = error.__cause__
+    while cause is not None and len(causes) < most:
+        causes.append((f"{type(cause).__module__}.{type(cause).__qualname__}", str(cause)))
+        cause = cause.__cause__
+    return causes

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import itertools
 import threading
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
 from escapement.engine.patching import Patch
@@ -52,22 +53,24 @@ _scope: ContextVar[Scope | None] = ContextVar("escapement_scope", default=None)
 _process: Scope | None = None
 
 
+def _still_open(scope: Scope | None) -> Scope | None:
+    """The innermost scope whose run has not ended: contexts outlive runs."""
+    while scope is not None and not scope.run.open:
+        scope = scope.outer
+    return scope
+
+
 def current() -> Scope | None:
     """The innermost scope of an open run here: this context's own, else the process's."""
-    scope = _scope.get()
-    while scope is not None:
-        if scope.run.open:
-            return scope
-        scope = scope.outer
+    scope = _still_open(_scope.get())
+    if scope is not None:
+        return scope
     return _process if _process is not None and _process.run.open else None
 
 
 def own() -> Scope | None:
     """The scope that this context has of its own (the process's does not count)."""
-    scope = _scope.get()
-    while scope is not None and not scope.run.open:
-        scope = scope.outer
-    return scope
+    return _still_open(_scope.get())
 
 
 def process() -> Scope | None:
@@ -91,9 +94,25 @@ def leave(scope: Scope) -> None:
         _scope.set(scope.outer)
 
 
-def _name(target: Any) -> str:
-    while hasattr(target, "func"):  # functools.partial
+def _branch_off(context: Context, child: Scope) -> None:
+    """Make `child` the scope of a context that a new branch will run in.
+
+    A context with an open scope other than ours keeps it: it is a branch that goes on. asyncio.Runner and
+    pytest-asyncio run one task after another in a context that they keep.
+    """
+    theirs = _still_open(context.get(_scope))
+    if theirs is None or theirs is _still_open(_scope.get()):
+        context.run(_scope.set, child)
+
+
+def _unwrapped(target: Any) -> Any:
+    while isinstance(target, functools.partial):
         target = target.func
+    return target
+
+
+def _name(target: Any) -> str:
+    target = _unwrapped(target)
     name = getattr(target, "__qualname__", None) or type(target).__name__
     return str(name).rpartition(".")[2]
 
@@ -105,10 +124,7 @@ def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], 
     target = args[0] if args else kwargs.get("coro")
     context = kwargs.get("context")
     if context is not None:
-        # A copy of this very context is a new branch. One that has a scope of its own already is the same branch going
-        # on: asyncio.Runner and pytest-asyncio run one task after another in a context that they keep.
-        if context.get(_scope) is _scope.get():
-            context.run(_scope.set, scope.child(_name(target)))
+        _branch_off(context, scope.child(_name(target)))
         return wrapped(*args, **kwargs)
     # The new task copies the current context, whatever task factory makes it.
     token = _scope.set(scope.child(_name(target)))
@@ -144,6 +160,11 @@ def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwarg
     if scope is None or not args:
         return wrapped(*args, **kwargs)
     function, *rest = args
+    context = getattr(_unwrapped(function), "__self__", None)
+    if isinstance(context, Context):  # context.run(target): how contexts are handed on by hand
+        inner = function.args[0] if isinstance(function, functools.partial) and function.args else rest[0]
+        _branch_off(context, scope.child(_name(inner)))
+        return wrapped(*args, **kwargs)
     child = scope.child(_name(function))
 
     def run(*arguments: Any, **keywords: Any) -> Any:

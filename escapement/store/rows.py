@@ -59,23 +59,32 @@ class StepRow:
             return base64.b64decode(self.attributes[semconv.RESPONSE_BODY_BASE64])
         return str(self.attributes.get(semconv.RESPONSE_BODY, "")).encode()
 
+    @property
+    def has_response(self) -> bool:
+        return semconv.STATUS in self.attributes
+
     def failure(self) -> Failure | None:
         kind = self.attributes.get(semconv.FAILURE_TYPE)
-        return Failure(kind, self.attributes.get(semconv.FAILURE_MESSAGE, "")) if kind else None
+        if not kind:
+            return None
+        causes = orjson.loads(self.attributes.get(semconv.FAILURE_CAUSES, b"[]"))
+        return Failure(kind, self.attributes.get(semconv.FAILURE_MESSAGE, ""), causes)
 
     def response(self) -> Response | None:
         """The answer as it was received; None where there was none (then `failure` says why)."""
         attributes = self.attributes
-        if semconv.STATUS not in attributes:
+        if not self.has_response:
             return None
+        body = self.body()
         chunks = attributes.get(semconv.RESPONSE_CHUNKS)
         return Response(
             status=attributes[semconv.STATUS],
             headers=orjson.loads(attributes[semconv.RESPONSE_HEADERS]),
-            body=self.body(),
+            body=body,
             chunks=[Chunk(size, at * 1000) for size, at in orjson.loads(chunks)] if chunks else (),
             http_version=attributes.get(semconv.HTTP_VERSION, "HTTP/1.1"),
             reason=attributes.get(semconv.REASON, _REASONS.get(attributes[semconv.STATUS], "")),
+            wire_size=attributes.get(semconv.RESPONSE_WIRE, len(body)),
             elapsed=attributes.get(semconv.RESPONSE_ELAPSED, 0),
             ending=attributes.get(semconv.RESPONSE_ENDING, "end"),
             failure=self.failure(),

@@ -60,6 +60,8 @@ class Response:
     http_version: str = "HTTP/1.1"
     reason: str = ""
     elapsed: int = 0
+    wire_size: int = 0
+    """Bytes that were received: fewer than the body has where it was compressed."""
     ending: str = "end"
     failure: Failure | None = None
 
@@ -70,3 +72,5 @@ class Failure:
 
     type: str
     message: str
+    causes: Sequence[tuple[str, str]] = ()
+    """What it was raised from, from the nearest on: qualified class name and message of each."""

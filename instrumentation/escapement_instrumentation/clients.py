@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any, NoReturn
@@ -80,7 +81,8 @@ def _send_async(library: ModuleType) -> Callable[..., Any]:
         if outcome is None:
             return await wrapped(*args, **kwargs)
         if isinstance(outcome, StepRow):
-            await responses.wait_to_be_cancelled(outcome)
+            if not outcome.has_response:
+                await responses.wait_if_cancelled(outcome.failure())
             response = responses.rebuild(library, outcome, request, seen.call, seen.streaming)
             for hook in client.event_hooks["response"]:
                 await hook(response)
@@ -190,8 +192,10 @@ class _Live:
             _log.exception("Escapement could not record an answer")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        self._call.detach(self._span)
-        _sending.reset(self._sending)
+        # A coroutine that is thrown away with its event loop ends in another context, where there is nothing to undo.
+        with suppress(ValueError):
+            _sending.reset(self._sending)
+            self._call.detach(self._span)
         try:
             if error is not None:
                 self._exchange.fail(error)

@@ -96,10 +96,13 @@ class Served:
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._chunks()
+        self._end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self._chunks():
             yield chunk
+        await wait_if_cancelled(self._response.failure)
+        self._end()
 
     def close(self) -> None:
         pass
@@ -108,13 +111,16 @@ class Served:
         pass
 
     def _chunks(self) -> Iterator[bytes]:
-        response = self._response
-        position = 0
-        for chunk in response.chunks:
-            yield response.body[position : position + chunk.size]
+        body, position = self._response.body, 0
+        for chunk in self._response.chunks:
+            yield body[position : position + chunk.size]
             position += chunk.size
-        if position < len(response.body):
-            yield response.body[position:]
+        if position < len(body):
+            yield body[position:]
+
+    def _end(self) -> None:
+        """End as the recorded stream did, or say that nobody knows how it went on."""
+        response = self._response
         if response.failure is not None:
             raise exception(self._library, response.failure, self._request)
         if response.ending not in ("end", "failed") and not is_finished(response.body):
@@ -129,87 +135,84 @@ def _stream_class(library: ModuleType, kind: type) -> type:
 
 def listen(library: ModuleType, response: Any, exchange: Exchange, streaming: bool) -> None:
     """Tell an exchange of a live response: at once where it has been read, else as its stream is."""
-    extensions = response.extensions
-    exchange.respond(
-        response.status_code,
-        _headers(response),
-        extensions.get("http_version", b"HTTP/1.1").decode("ascii", "replace"),
-        extensions.get("reason_phrase", b"").decode("ascii", "replace"),
-    )
+    exchange.respond(response.status_code, _headers(response), response.http_version, response.reason_phrase)
     if streaming and not response.is_closed:
         exchange.stream(_decoder(library, response))
         response.stream = _stream_class(library, Listening)(response.stream, exchange)
     else:
-        exchange.read(response.content)
+        exchange.read(response.content, response.num_bytes_downloaded)
 
 
 def rebuild(library: ModuleType, step: StepRow, request: Any, call: Call | None, streaming: bool) -> Any:
     """The response that a recorded step got, for this request. Raises what was raised where there was none."""
+    attempts = step.attributes.get(semconv.ATTEMPTS)
+    retries = len(orjson.loads(attempts)) - 1 if attempts else 0
+    if retries and "x-stainless-retry-count" in request.headers:
+        request.headers["x-stainless-retry-count"] = str(retries)
     answer = step.response()
     if answer is None:
-        raise_again(library, step, request, call)
-    assert answer is not None
-    headers: list[tuple[bytes, bytes]] = []
-    encodings: list[tuple[bytes, bytes]] = []
-    for key, value in answer.headers:
-        # The body is kept decoded: its encoding is put back once it has been read.
-        (encodings if key.lower() == "content-encoding" else headers).append(
-            (key.encode("latin-1"), value.encode("latin-1"))
-        )
+        raise _what_was_raised(library, step, request, call)
     response = library.Response(
         answer.status,
-        headers=headers,
+        headers=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in answer.headers],
         stream=_stream_class(library, Served)(library, answer, step, request),
         request=request,
         extensions={"http_version": answer.http_version.encode(), "reason_phrase": answer.reason.encode()},
     )
     response.elapsed = datetime.timedelta(microseconds=answer.elapsed // 1000)
-    attempts = step.attributes.get(semconv.ATTEMPTS)
-    retries = len(orjson.loads(attempts)) - 1 if attempts else 0
-    if retries and "x-stainless-retry-count" in request.headers:
-        request.headers["x-stainless-retry-count"] = str(retries)
     mark_served(response, retries)
     if not streaming:
         # In one go, whatever the client is: what is served needs no waiting.
         response._content = answer.body
+        response._num_bytes_downloaded = answer.wire_size
         response.is_stream_consumed = response.is_closed = True
-        for _, encoding in encodings:
-            response.headers["content-encoding"] = encoding.decode("latin-1")
+    elif "content-encoding" in response.headers:
+        # The body is kept decoded. The header stays, and decoding is left out.
+        response._decoder = library.Response(200)._get_content_decoder()
     return response
 
 
-def raise_again(library: ModuleType, step: StepRow, request: Any, call: Call | None) -> None:
-    """Raise what a recorded call raised, through the SDK's retry loop as it came out of it."""
+def _what_was_raised(library: ModuleType, step: StepRow, request: Any, call: Call | None) -> BaseException:
+    """What a recorded call raised, as it came out of the SDK's retry loop."""
     failure = step.failure()
     assert failure is not None
     error = exception(library, failure, request)
     if call is None or not call.sdk:
-        raise error
+        return error
     _, _, name = step.attributes.get(semconv.RAISED, "").partition(".")
     if name in ("APIConnectionError", "APITimeoutError"):
-        raise Unwind(getattr(sys.modules[call.sdk], name)(request=request), error)
-    raise Unwind(error)
+        return Unwind(getattr(sys.modules[call.sdk], name)(request=request), error)
+    return Unwind(error, error.__cause__)
 
 
-async def wait_to_be_cancelled(step: StepRow) -> None:
-    """The recorded call was cancelled while it waited: so wait, until the program cancels it again."""
-    failure = step.failure()
-    if failure is not None and failure.type == "CancelledError" and semconv.STATUS not in step.attributes:
+async def wait_if_cancelled(failure: Failure | None) -> None:
+    """The recorded program cancelled here, while it waited: so wait, until it does so again."""
+    if failure is not None and failure.type == "CancelledError":
         await asyncio.get_running_loop().create_future()
 
 
+_CAUSES = frozenset({"builtins", "ssl", "socket", "anyio", "httpcore", "httpcore2", "h11", "h2"})
+"""Packages whose exceptions are made again as causes. A trace may come from a stranger: others are left out."""
+
+
 def exception(library: ModuleType, failure: Failure, request: Any) -> BaseException:
-    """The exception of the HTTP client (or a builtin one) that a failure was."""
+    """The exception of the HTTP client (or a builtin one) that a failure was, with its causes."""
     kind = getattr(library, failure.type, None) or getattr(builtins, failure.type, None)
     error: BaseException
     if isinstance(kind, type) and issubclass(kind, library.RequestError):
         error = kind(failure.message, request=request)
     elif isinstance(kind, type) and issubclass(kind, Exception):
         error = kind(failure.message)
-    elif failure.type == "CancelledError":
-        error = asyncio.CancelledError(failure.message)
     else:
         error = library.RequestError(f"{failure.type}: {failure.message}", request=request)
+    effect = error
+    for name, message in failure.causes:
+        module, _, kind_name = name.rpartition(".")
+        kind = getattr(sys.modules.get(module), kind_name, None) if module.partition(".")[0] in _CAUSES else None
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            break
+        effect.__cause__ = kind(message)
+        effect = effect.__cause__
     return error
 
 

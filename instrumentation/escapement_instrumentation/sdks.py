@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -57,7 +58,8 @@ class _Around:
         self._token = current_call.set(self._call)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        current_call.reset(self._token)
+        with suppress(ValueError):  # thrown away with its event loop, in another context
+            current_call.reset(self._token)
         if isinstance(error, Unwind):
             raise error.error from error.cause
         try:
