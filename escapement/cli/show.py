@@ -125,7 +125,7 @@ def _notes(step: StepRow) -> tuple[str, str]:
     if semconv.RESPONSE_CHUNKS in attributes:
         notes.append("stream")
     if semconv.ATTEMPTS in attributes:
-        notes.append(f"{len(orjson.loads(attributes[semconv.ATTEMPTS]))} attempts")
+        notes.append(f"{len(attributes[semconv.ATTEMPTS])} attempts")
     if attributes.get(semconv.RESPONSE_ENDING) == "dropped":
         notes.append("not read to its end")
     if step.end is None:
@@ -178,7 +178,7 @@ def messages(row: TraceRow, step: StepRow) -> tuple[Sequence[Message], Sequence[
     except orjson.JSONDecodeError:
         request = {}
     asked = operation.asked(request) if isinstance(request, dict) else []
-    headers = orjson.loads(attributes.get(semconv.RESPONSE_HEADERS, "[]"))
+    headers = attributes.get(semconv.RESPONSE_HEADERS, ())
     content_type = next((value for key, value in headers if key.lower() == "content-type"), "")
     body = step.body()
     if attributes.get(semconv.STATUS, 200) >= 400:

@@ -92,7 +92,7 @@ class Call:
         self._done = True
         attributes = exchange.attributes(self._operation, self.session.redacts)
         if len(self._attempts) > 1:
-            attributes[semconv.ATTEMPTS] = orjson.dumps(self._attempts).decode()
+            attributes[semconv.ATTEMPTS] = self._attempts
         if self._raised and exchange.failure is not None:
             attributes[semconv.RAISED] = self._raised
         spans.end_step(self._span, self._step, attributes, exchange.stopped)
@@ -188,18 +188,15 @@ class Exchange:
             attributes[semconv.FAILURE_MESSAGE] = message
             attributes[semconv.ERROR_TYPE] = self.failure.type
             if self.failure.causes:
-                attributes[semconv.FAILURE_CAUSES] = redaction.scrub(orjson.dumps(self.failure.causes)).decode()
+                attributes[semconv.FAILURE_CAUSES] = orjson.loads(redaction.scrub(orjson.dumps(self.failure.causes)))
         if self.status is None:
             return attributes
         body, cuts = self._body()
-        if redact:
-            scrubbed, cuts = redaction.scrub_with_cuts(body, cuts)
-            if scrubbed is not body:
-                body = scrubbed
-                attributes[semconv.REDACTED] = True
+        if redact and redaction.may_hold_secrets(body):
+            body, cuts = redaction.scrub_with_cuts(body, cuts)
         headers = redaction.response_headers(self.headers)
         attributes[semconv.STATUS] = self.status
-        attributes[semconv.RESPONSE_HEADERS] = orjson.dumps(headers).decode()
+        attributes[semconv.RESPONSE_HEADERS] = headers
         # What is as usual goes without saying: every attribute costs.
         if self.http_version != "HTTP/1.1":
             attributes[semconv.HTTP_VERSION] = self.http_version
@@ -218,7 +215,7 @@ class Exchange:
         if self._streamed:
             sizes = [cut - before for before, cut in zip([0, *cuts], cuts, strict=False)]
             times = [(at - self._clock) // 1000 for at in self._arrived]
-            attributes[semconv.RESPONSE_CHUNKS] = orjson.dumps(list(zip(sizes, times, strict=True))).decode()
+            attributes[semconv.RESPONSE_CHUNKS] = list(zip(sizes, times, strict=True))
             if times:
                 attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = times[0] / 1e6
         if self.status >= 400:

@@ -21,7 +21,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
@@ -128,7 +127,7 @@ class Session:
             if bytes_:
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
-        attributes[semconv.REQUEST_BODY] = orjson.dumps(delta).decode()
+        attributes[semconv.REQUEST_BODY] = delta
         self._open(call, operation, attributes, new, start)
         return self._exchange(call)
 
@@ -150,7 +149,7 @@ class Session:
             semconv.FINGERPRINT: print_,
             semconv.METHOD: request.method,
             semconv.PATH: request.path,
-            semconv.REQUEST_HEADERS: orjson.dumps(redaction.request_headers(request.headers)).decode(),
+            semconv.REQUEST_HEADERS: redaction.request_headers(request.headers),
             semconv.REQUEST_BYTES: len(request.body),
         }
         if request.query:

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import orjson
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
@@ -266,7 +267,11 @@ def fail(span: otel.Span, answered: Mapping[str, Any]) -> None:
 
 def slim(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes for telemetry: payloads replaced by their size and hash."""
-    slimmed = {key: value for key, value in attributes.items() if key not in semconv.PAYLOAD}
+    slimmed = {
+        key: orjson.dumps(value).decode() if key in semconv.STRUCTURED else value
+        for key, value in attributes.items()
+        if key not in semconv.PAYLOAD
+    }
     body = attributes.get(semconv.RESPONSE_BODY)
     if isinstance(body, str):
         encoded = body.encode()

@@ -51,8 +51,8 @@ class Body:
     """The id of each piece, or the empty string where it has none yet."""
     parsed: bool = True
     step: int = 0
-    clean: bytes | None = None
-    """The body without secrets, where it is one piece."""
+    secrets: bool = False
+    """Whether there is anything to scrub in it."""
 
     def canonical(self) -> bytes:
         """The body in canonical form: keys sorted, long arrays as a digest of their elements' digests."""
@@ -123,9 +123,9 @@ class Splitter:
         for index, end in enumerate(body.ends):
             name = body.ids[index]
             if name not in self.known:
-                piece = body.clean
-                if piece is None:
-                    piece = body.raw[start:end] if self._scrub is None else self._scrub(body.raw[start:end])
+                piece = body.raw[start:end]
+                if body.secrets and self._scrub is not None:
+                    piece = self._scrub(piece)
                 name = body.ids[index] = name or digest(piece)
                 if name not in self.known:
                     self.known.add(name)
@@ -150,13 +150,23 @@ def _difference(ids: list[str], base: Body | None) -> Delta:
     if base is None:
         return Delta(0, 0, list(ids), 0)
     most = min(len(ids), len(base.ids))
-    keep = 0
-    while keep < most and ids[keep] == base.ids[keep]:
-        keep += 1
+    keep = _same_start(ids, base.ids, most)
     suffix = 0
     while suffix < most - keep and ids[-1 - suffix] == base.ids[-1 - suffix]:
         suffix += 1
     return Delta(base.step if keep or suffix else 0, keep, ids[keep : len(ids) - suffix], suffix)
+
+
+def _same_start(mine: list[str], theirs: list[str], most: int) -> int:
+    """How many entries two lists start with in common, up to `most`. Slices are compared, not entries: long lists."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if mine[low:middle] == theirs[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _cut(raw: bytes, scrub: Scrub | None) -> Body:
@@ -171,10 +181,10 @@ def _cut(raw: bytes, scrub: Scrub | None) -> Body:
             raise ValueError("not an object")
         scanner.scan_object(start + 1, first=True)
     except (ValueError, IndexError, TypeError, RecursionError):
-        whole = digest(scrub(raw) if scrub is not None else raw)
-        return Body(raw, [len(raw)], [], {"$raw": (0, whole)}, [""], parsed=False)
+        clean = scrub(raw) if scrub is not None else raw
+        return Body(raw, [len(raw)], [], {"$raw": (0, digest(clean))}, [""], parsed=False, secrets=clean is not raw)
     ends = [*scanner.ends, len(raw)]
-    return Body(raw, ends, scanner.elements, scanner.fields, [""] * len(ends))
+    return Body(raw, ends, scanner.elements, scanner.fields, [""] * len(ends), secrets=scanner.secrets)
 
 
 def _whole(raw: bytes, scrub: Scrub | None) -> Body | None:
@@ -193,7 +203,7 @@ def _whole(raw: bytes, scrub: Scrub | None) -> Body | None:
             elements += [Element(key, _digest_element(element)) for element in value]
         else:
             fields[key] = (0, value)
-    return Body(raw, [len(raw)], elements, fields, [""], clean=clean)
+    return Body(raw, [len(raw)], elements, fields, [""], secrets=clean is not raw)
 
 
 def _digest_element(value: Any) -> bytes:
@@ -208,9 +218,11 @@ def _resume(raw: bytes, base: Body, scrub: Scrub | None) -> Body | None:
     position = base.ends[kept - 1]
     key = base.elements[kept - 1].key
     if kept == len(base.elements) and raw == base.raw:
-        return Body(raw, base.ends, base.elements, base.fields, list(base.ids))
+        return Body(raw, base.ends, base.elements, base.fields, list(base.ids), secrets=base.secrets)
     # The rest of the base behind the array we are in: often (tools, parameters) it follows here unchanged.
-    last = max(index for index, element in enumerate(base.elements) if element.key == key)
+    last = kept - 1
+    while last + 1 < len(base.elements) and base.elements[last + 1].key == key:
+        last += 1
     tail = base.raw[base.ends[last] :]
     try:
         scanner = _Scanner(raw, position, scrub)
@@ -227,13 +239,14 @@ def _resume(raw: bytes, base: Body, scrub: Scrub | None) -> Body | None:
                 if end > base.ends[last]:
                     fields[name] = (end + shift, value)
             ids = [*base.ids[:kept], *[""] * added, *base.ids[last + 1 :]]
-            return Body(raw, ends, elements, fields, ids)
+            return Body(raw, ends, elements, fields, ids, secrets=base.secrets or scanner.secrets)
         scanner.scan_object(stop + 1, first=False)
     except (ValueError, IndexError, TypeError, RecursionError):
         return None
     ends = [*base.ends[:kept], *scanner.ends, len(raw)]
     ids = [*base.ids[:kept], *[""] * (len(ends) - kept)]
-    return Body(raw, ends, [*base.elements[:kept], *scanner.elements], scanner.fields, ids)
+    elements = [*base.elements[:kept], *scanner.elements]
+    return Body(raw, ends, elements, scanner.fields, ids, secrets=base.secrets or scanner.secrets)
 
 
 def _common_pieces(raw: bytes, base: Body) -> int:
@@ -278,7 +291,7 @@ class _Scanner:
     def __init__(self, raw: bytes, offset: int, scrub: Scrub | None) -> None:
         part = raw[offset:] if offset else raw
         self.text = part.decode()
-        self.scrubbed = scrub is not None and scrub(part) != part
+        self.secrets = scrub is not None and scrub(part) is not part
         self._scrub = scrub
         self._ascii = self.text.isascii()
         self._offset = offset
@@ -300,7 +313,7 @@ class _Scanner:
     def value(self, index: int) -> tuple[Any, int]:
         """The JSON value at `index` (scrubbed) and where it ends."""
         value, end = _decode(self.text, index)
-        if self.scrubbed and self._scrub is not None:
+        if self.secrets and self._scrub is not None:
             value, _ = _decode(self._scrub(self.text[index:end].encode()).decode(), 0)
         return value, end
 

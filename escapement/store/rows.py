@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-import orjson
-
 from escapement.store.pieces import Delta, join
 from escapement.words import semconv
 from escapement.words.errors import StoreError
@@ -67,8 +65,9 @@ class StepRow:
         kind = self.attributes.get(semconv.FAILURE_TYPE)
         if not kind:
             return None
-        causes = orjson.loads(self.attributes.get(semconv.FAILURE_CAUSES, b"[]"))
-        return Failure(kind, self.attributes.get(semconv.FAILURE_MESSAGE, ""), causes)
+        return Failure(
+            kind, self.attributes.get(semconv.FAILURE_MESSAGE, ""), self.attributes.get(semconv.FAILURE_CAUSES, ())
+        )
 
     def response(self) -> Response | None:
         """The answer as it was received; None where there was none (then `failure` says why)."""
@@ -79,9 +78,9 @@ class StepRow:
         chunks = attributes.get(semconv.RESPONSE_CHUNKS)
         return Response(
             status=attributes[semconv.STATUS],
-            headers=orjson.loads(attributes[semconv.RESPONSE_HEADERS]),
+            headers=attributes[semconv.RESPONSE_HEADERS],
             body=body,
-            chunks=[Chunk(size, at * 1000) for size, at in orjson.loads(chunks)] if chunks else (),
+            chunks=[Chunk(size, at * 1000) for size, at in chunks] if chunks else (),
             http_version=attributes.get(semconv.HTTP_VERSION, "HTTP/1.1"),
             reason=attributes.get(semconv.REASON, _REASONS.get(attributes[semconv.STATUS], "")),
             wire_size=attributes.get(semconv.RESPONSE_WIRE, len(body)),

@@ -190,7 +190,7 @@ class _Builder:
                 trace_id=self.trace_id,
             )
             self.steps[record["span_id"]] = row
-            row.delta = Delta(**orjson.loads(attributes[semconv.REQUEST_BODY]))
+            row.delta = Delta(**attributes[semconv.REQUEST_BODY])
             row.base = written.get(row.delta.base)
             written[row.step] = row
             for name, piece in record.get("pieces", {}).items():

@@ -12,8 +12,6 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-import orjson
-
 from escapement.engine import divergence
 from escapement.engine.calls import Call, Decode, Exchange
 from escapement.engine.providers.sse import is_finished
@@ -146,7 +144,7 @@ def listen(library: ModuleType, response: Any, exchange: Exchange, streaming: bo
 def rebuild(library: ModuleType, step: StepRow, request: Any, call: Call | None, streaming: bool) -> Any:
     """The response that a recorded step got, for this request. Raises what was raised where there was none."""
     attempts = step.attributes.get(semconv.ATTEMPTS)
-    retries = len(orjson.loads(attempts)) - 1 if attempts else 0
+    retries = len(attempts) - 1 if attempts else 0
     if retries and "x-stainless-retry-count" in request.headers:
         request.headers["x-stainless-retry-count"] = str(retries)
     answer = step.response()

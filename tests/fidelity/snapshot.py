@@ -149,12 +149,19 @@ def _header(name: str, value: str) -> tuple[str, str]:
 
 
 def _exception(error: BaseException) -> Any:
-    cause = error.__cause__
     return {
         "type": named(type(error)),
         "text": str(error),
         "args": snapshot(error.args),
         # Status, body, code, param, type, request id, the response and the request: all there is, whatever the SDK.
         "fields": {key: snapshot(value) for key, value in sorted(vars(error).items())},
-        "cause": None if cause is None else {"type": named(type(cause)), "text": str(cause)},
+        "causes": _causes(error),
     }
+
+
+def _causes(error: BaseException) -> list[dict[str, str]]:
+    """What it was raised from, and that from, down to what the HTTP client met."""
+    told = []
+    while (error := error.__cause__) is not None:  # type: ignore[assignment]
+        told.append({"type": named(type(error)), "text": str(error)})
+    return told

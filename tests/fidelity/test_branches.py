@@ -145,6 +145,36 @@ async def own_contexts(client: openai.AsyncOpenAI) -> Answers:
 
 
 @async_program
+async def workers_on_a_queue(client: openai.AsyncOpenAI) -> Answers:
+    """Which worker comes to which question is left to chance, and differs every time: the question decides."""
+    queue: asyncio.Queue[int] = asyncio.Queue()
+    answers: Answers = [None] * 2 * BRANCHES
+
+    async def work() -> None:
+        while not queue.empty():
+            number = queue.get_nowait()
+            await asyncio.sleep(pause())
+            question: Any = [{"role": "user", "content": f"question {number}"}]
+            answers[number] = (await client.chat.completions.create(model="gpt-4o", messages=question)).id
+
+    for number in range(2 * BRANCHES):
+        queue.put_nowait(number)
+    await asyncio.gather(*(work() for _ in range(3)))
+    return answers
+
+
+@async_program
+async def one_context_for_all(client: openai.AsyncOpenAI) -> Answers:
+    """A framework may keep one context for a whole conversation, and start tasks in it from inside of it."""
+    context = contextvars.copy_context()
+
+    async def branch() -> Answers:
+        return [await ask(client), await asyncio.create_task(ask(client), context=context)]
+
+    return [await asyncio.create_task(branch(), context=context) for _ in range(2)]
+
+
+@async_program
 async def anyio_task_group(client: openai.AsyncOpenAI) -> Answers:
     answers: Answers = [None] * BRANCHES
 
@@ -221,6 +251,22 @@ def threads(client: openai.OpenAI) -> Answers:
         answers[number] = ask_twice_now(client)
 
     started = [threading.Thread(target=branch, args=[number]) for number in range(BRANCHES)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    return answers
+
+
+@sync_program
+def threads_with_contexts(client: openai.OpenAI) -> Answers:
+    """How programs take their context variables along into a thread."""
+    answers: Answers = [None] * BRANCHES
+
+    def branch(number: int) -> None:
+        answers[number] = ask_twice_now(client)
+
+    started = [threading.Thread(target=contextvars.copy_context().run, args=[branch, each]) for each in range(BRANCHES)]
     for thread in started:
         thread.start()
     for thread in started:

@@ -112,7 +112,7 @@ def test_the_provider_is_really_gone(store: Path) -> None:
     with client("openai", SYNC, provider.base_url, max_retries=0) as made:
         gone = drive(SYNC, outcome(next(case for case in CASES if case.name == "create"), made))
     assert gone["type"].endswith("APIConnectionError")
-    assert gone["cause"]["type"].endswith("ConnectError")
+    assert gone["causes"][0]["type"].endswith("ConnectError")
 
 
 def test_elapsed_is_how_long_the_recorded_call_took(store: Path) -> None:
