@@ -37,7 +37,6 @@ def test_a_step_as_it_is_kept(client: openai.OpenAI, provider: Provider, store: 
     assert headers["x-request-id"] == raw.headers["x-request-id"]
     assert "REDACTED" in headers["set-cookie"]
     assert attributes.pop(semconv.RESPONSE_ELAPSED) > 0
-    assert attributes.pop(semconv.CODE).startswith("test_spans.py:")
     assert attributes.pop(semconv.REQUEST_BODY)["base"] == 0
     assert dict(attributes.pop(semconv.REQUEST_HEADERS)) == {
         "accept": "application/json",

@@ -204,7 +204,6 @@ def _document(row: TraceRow, content: bool) -> dict[str, Any]:
             "cost_usd": usage.cost_of([attributes]),
             "stream": semconv.RESPONSE_CHUNKS in attributes,
             "fingerprint": step.fingerprint,
-            "code": attributes.get(semconv.CODE),
             "source": {"trace": step.source[0], "step": step.source[1]} if step.source is not None else None,
         }
         if content:

@@ -6,6 +6,7 @@ Ports drive it. An SDK's hook makes a `Call` and puts it into `current_call`; th
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -61,6 +62,8 @@ class Call:
 
     def exchange(self) -> Exchange:
         """A new attempt."""
+        if self._exchange is not None:
+            self._attempts.append(self._exchange.summary())
         self._exchange = Exchange(self)
         return self._exchange
 
@@ -82,7 +85,6 @@ class Call:
     def ended(self, exchange: Exchange) -> None:
         if self.session is not None:
             self.session.ended(exchange)
-        self._attempts.append(exchange.summary())
         if self._left and exchange is self._exchange:
             self._finish(exchange)
 
@@ -91,8 +93,8 @@ class Call:
             return
         self._done = True
         attributes = exchange.attributes(self._operation, self.session.redacts)
-        if len(self._attempts) > 1:
-            attributes[semconv.ATTEMPTS] = self._attempts
+        if self._attempts:
+            attributes[semconv.ATTEMPTS] = [*self._attempts, exchange.summary()]
         if self._raised and exchange.failure is not None:
             attributes[semconv.RAISED] = self._raised
         spans.end_step(self._span, self._step, attributes, exchange.stopped)
@@ -170,7 +172,7 @@ class Exchange:
             self.finish("dropped")
 
     def summary(self) -> dict[str, Any]:
-        """What is kept of an attempt that was not the last."""
+        """What is kept of an attempt where there were several."""
         attempt: dict[str, Any] = {"started": self.started, "elapsed": self.elapsed, "status": self.status}
         if self.failure is not None:
             attempt["failure"] = [self.failure.type, self.failure.message]
@@ -191,12 +193,14 @@ class Exchange:
                 attributes[semconv.FAILURE_CAUSES] = orjson.loads(redaction.scrub(orjson.dumps(self.failure.causes)))
         if self.status is None:
             return attributes
-        body, cuts = self._body()
+        if self._streamed:
+            body, cuts = self._joined()
+        else:
+            body, cuts = self._pieces[0] if self._pieces else b"", []
         if redact and redaction.may_hold_secrets(body):
             body, cuts = redaction.scrub_with_cuts(body, cuts)
-        headers = redaction.response_headers(self.headers)
         attributes[semconv.STATUS] = self.status
-        attributes[semconv.RESPONSE_HEADERS] = headers
+        attributes[semconv.RESPONSE_HEADERS] = headers = redaction.response_headers(self.headers)
         # What is as usual goes without saying: every attribute costs.
         if self.http_version != "HTTP/1.1":
             attributes[semconv.HTTP_VERSION] = self.http_version
@@ -209,9 +213,7 @@ class Exchange:
         try:
             attributes[semconv.RESPONSE_BODY] = body.decode()
         except UnicodeDecodeError:
-            from base64 import b64encode
-
-            attributes[semconv.RESPONSE_BODY_BASE64] = b64encode(body).decode()
+            attributes[semconv.RESPONSE_BODY_BASE64] = base64.b64encode(body).decode()
         if self._streamed:
             sizes = [cut - before for before, cut in zip([0, *cuts], cuts, strict=False)]
             times = [(at - self._clock) // 1000 for at in self._arrived]
@@ -224,8 +226,8 @@ class Exchange:
         attributes.update(answer_attributes(operation, answer_document(operation, body, content_type)))
         return attributes
 
-    def _body(self) -> tuple[bytes, list[int]]:
-        """The decoded body, and the offsets at which its chunks end."""
+    def _joined(self) -> tuple[bytes, list[int]]:
+        """The decoded body of a stream, and the offsets at which its chunks end."""
         pieces = self._pieces
         if self._decode is not None:
             try:

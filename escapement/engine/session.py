@@ -154,8 +154,6 @@ class Session:
         }
         if request.query:
             attributes[semconv.QUERY] = redaction.query(request.query)
-        if code := divergence.user_code():
-            attributes[semconv.CODE] = code
         return attributes
 
     def _open(

@@ -1,7 +1,7 @@
 """Any result of an SDK as plain data, so that two of them can be compared to the last detail.
 
 A snapshot is made of dicts, lists, tuples and plain values, and the snapshot of a snapshot is itself. What is left out
-of one on purpose is said here, in `MASKED_REQUEST_HEADERS`, `_elapsed` and `_header`, and nowhere else.
+of one on purpose is said here, in `MASKED_REQUEST_HEADERS`, `_elapsed`, `_header` and `_causes`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -162,6 +162,9 @@ def _exception(error: BaseException) -> Any:
 def _causes(error: BaseException) -> list[dict[str, str]]:
     """What it was raised from, and that from, down to what the HTTP client met."""
     told = []
-    while (error := error.__cause__) is not None:  # type: ignore[assignment]
-        told.append({"type": named(type(error)), "text": str(error)})
+    cause = error.__cause__
+    # Exceptions of aiohttp hold objects of its own and cannot be made again: there the chain is cut.
+    while cause is not None and not type(cause).__module__.startswith("aiohttp."):
+        told.append({"type": named(type(cause)), "text": str(cause)})
+        cause = cause.__cause__
     return told

@@ -162,3 +162,36 @@ def test_an_answer_without_a_reason_phrase(status: int, store: Path) -> None:
         live = program(answers)
     with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store):
         assert program(library.HTTPTransport()) == live
+
+
+FAILURES = {
+    "several addresses": (ExceptionGroup("several failed", [OSError(111, "refused"), OSError(111, "refused")]), True),
+    "an error number": (OSError(101, "Network is unreachable"), True),
+    "not from a message": (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), False),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_failures_that_are_made_of_more_than_a_message(name: str, store: Path) -> None:
+    """What cannot be made again just so says what it was; it is never another failure, of the replay's own."""
+    with client("openai", SYNC, "http://127.0.0.1") as probe:
+        library = openai_cases.http_library(probe)
+    failure, wrapped = FAILURES[name]
+
+    def fail(request: Any) -> Any:
+        if wrapped:
+            raise library.ConnectError("All connection attempts failed") from failure
+        raise failure
+
+    def program(transport: Any) -> tuple[str, str, str]:
+        with client("openai", SYNC, "http://127.0.0.1", http_client=library.Client(transport=transport)) as made:
+            with pytest.raises(Exception) as caught:  # noqa: PT011  # which one it is, is compared
+                made.with_options(max_retries=0).chat.completions.create(**openai_cases.CHAT)
+            error = caught.value
+            return type(error).__name__, str(error), str(error.__cause__)
+
+    with escapement.init(storage_dir=store) as trace:
+        live = program(library.MockTransport(fail))
+    with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store):
+        again = program(library.HTTPTransport())
+    assert again == live or (not wrapped and live[1] in again[1])
