@@ -16,7 +16,8 @@ import concurrent.futures
 import functools
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
@@ -102,13 +103,20 @@ def _branch_off(context: Context, child: Scope) -> None:
     """
     theirs = _still_open(context.get(_scope))
     if theirs is None or theirs is _still_open(_scope.get()):
-        context.run(_scope.set, child)
+        with suppress(RuntimeError):  # the very context that we are in: one for all has one lane for all
+            context.run(_scope.set, child)
 
 
 def _unwrapped(target: Any) -> Any:
     while isinstance(target, functools.partial):
         target = target.func
     return target
+
+
+def _inner(function: Any, arguments: Sequence[Any]) -> Any:
+    """What `context.run` (or a partial of it) will call."""
+    given = (*function.args, *arguments) if isinstance(function, functools.partial) else arguments
+    return given[0] if given else None
 
 
 def _name(target: Any) -> str:
@@ -139,6 +147,10 @@ def _start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...
     if scope is None:
         return wrapped(*args, **kwargs)
     target = getattr(thread, "_target", None)
+    context = getattr(_unwrapped(target), "__self__", None)
+    if isinstance(context, Context):
+        _branch_off(context, scope.child(_name(_inner(target, getattr(thread, "_args", ())))))
+        return wrapped(*args, **kwargs)
     child = scope.child(_name(target if target is not None else type(thread)))
     original = thread.run
     replaced = thread.__dict__.get("run")
@@ -162,8 +174,7 @@ def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwarg
     function, *rest = args
     context = getattr(_unwrapped(function), "__self__", None)
     if isinstance(context, Context):  # context.run(target): how contexts are handed on by hand
-        inner = function.args[0] if isinstance(function, functools.partial) and function.args else rest[0]
-        _branch_off(context, scope.child(_name(inner)))
+        _branch_off(context, scope.child(_name(_inner(function, rest))))
         return wrapped(*args, **kwargs)
     child = scope.child(_name(function))
 

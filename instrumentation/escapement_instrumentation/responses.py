@@ -8,6 +8,7 @@ import datetime
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -196,22 +197,31 @@ _CAUSES = frozenset({"builtins", "ssl", "socket", "anyio", "httpcore", "httpcore
 def exception(library: ModuleType, failure: Failure, request: Any) -> BaseException:
     """The exception of the HTTP client (or a builtin one) that a failure was, with its causes."""
     kind = getattr(library, failure.type, None) or getattr(builtins, failure.type, None)
-    error: BaseException
+    error: BaseException | None
     if isinstance(kind, type) and issubclass(kind, library.RequestError):
         error = kind(failure.message, request=request)
-    elif isinstance(kind, type) and issubclass(kind, Exception):
-        error = kind(failure.message)
     else:
+        error = _made(kind, failure.message)
+    if error is None:
         error = library.RequestError(f"{failure.type}: {failure.message}", request=request)
     effect = error
     for name, message in failure.causes:
         module, _, kind_name = name.rpartition(".")
-        kind = getattr(sys.modules.get(module), kind_name, None) if module.partition(".")[0] in _CAUSES else None
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        known = module.partition(".")[0] in _CAUSES
+        cause = _made(getattr(sys.modules.get(module), kind_name, None), message) if known else None
+        if cause is None:
             break
-        effect.__cause__ = kind(message)
-        effect = effect.__cause__
+        effect.__cause__ = cause
+        effect = cause
     return error
+
+
+def _made(kind: Any, message: str) -> BaseException | None:
+    """An exception from its message; None for one that takes more to make."""
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        with suppress(Exception):
+            return kind(message)
+    return None
 
 
 def _headers(response: Any) -> Headers:
