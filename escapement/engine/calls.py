@@ -17,13 +17,14 @@ import orjson
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import redaction, spans
+from escapement.engine import redaction
 from escapement.engine.providers import Operation, answer_attributes, answer_document
 from escapement.words import semconv
 from escapement.words.http import Failure, Headers
 
 if TYPE_CHECKING:
     from escapement.engine.session import Session
+    from escapement.engine.spans import StepSpan
 
 Decode = Callable[[Sequence[bytes]], list[bytes]]
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
@@ -36,8 +37,7 @@ class Call:
     """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
 
     __slots__ = (
-        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "_step", "_twin",
-        "sdk", "session",
+        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "sdk", "session",
     )  # fmt: skip
 
     def __init__(self, sdk: str = "") -> None:
@@ -50,15 +50,11 @@ class Call:
         self._left = False
         self._done = False
 
-    def open(
-        self, session: Session, operation: Operation, step: spans.Step, span: otel.Span, twin: otel.Span | None
-    ) -> None:
-        """The call goes live. `twin` is its span's slim copy in the application's own trace."""
+    def open(self, session: Session, operation: Operation, span: StepSpan) -> None:
+        """The call goes live."""
         self.session = session
         self._operation = operation
-        self._step = step
         self._span = span
-        self._twin = twin
 
     def exchange(self) -> Exchange:
         """A new attempt."""
@@ -69,7 +65,7 @@ class Call:
 
     def attach(self) -> object:
         """Make the call's span the current one, for whatever is instrumented below; undo with `detach`."""
-        return otel_context.attach(otel.set_span_in_context(self._twin or self._span))
+        return otel_context.attach(otel.set_span_in_context(self._span.current()))
 
     def detach(self, token: Any) -> None:
         otel_context.detach(token)
@@ -97,12 +93,8 @@ class Call:
             attributes[semconv.ATTEMPTS] = [*self._attempts, exchange.summary()]
         if self._raised and exchange.failure is not None:
             attributes[semconv.RAISED] = self._raised
-        spans.end_step(self._span, self._step, attributes, exchange.stopped)
-        if self._twin is not None:
-            self._twin.set_attributes(spans.slim(attributes))
-            spans.fail(self._twin, attributes)
-            self._twin.end(exchange.stopped)
-        self.session.finished(self._step.asked, attributes)
+        self._span.end(attributes, exchange.stopped)
+        self.session.finished(self._span.asked, attributes)
 
 
 class Exchange:

@@ -31,6 +31,7 @@ from escapement.engine.guards import IdenticalCalls
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
 from escapement.engine.providers import Operation, request_attributes
+from escapement.engine.spans import StepSpan
 from escapement.engine.trace import Trace
 from escapement.store import layout
 from escapement.store.journal import Journal, Record
@@ -85,7 +86,7 @@ class Session:
         self._latched: GuardError | None = None
         self._warned = False
         self._guard = IdenticalCalls(settings.max_identical_calls) if settings.loop_detection_enabled else None
-        self._application = spans.application_tracer()
+        spans.become_global()
         self._root: otel.Span | None = None
         self._root_context = otel_context.Context()
         if source is None:
@@ -159,30 +160,21 @@ class Session:
     def _open(
         self, call: Call, operation: Operation, attributes: dict[str, Any], new: Mapping[str, bytes], start: int
     ) -> None:
-        title = _title(attributes)
         current = otel_context.get_current()
         inside = otel.get_current_span(current).get_span_context().is_valid
+        pieces = {name: _text(piece) for name, piece in new.items()}
         parent = current if inside else self._root_context
-        twin = None
-        if self._application is not None:
-            twin = self._application.start_span(
-                title, parent, otel.SpanKind.CLIENT, spans.slim(attributes), start_time=start
-            )
-        step = spans.Step(self, attributes, {name: _text(piece) for name, piece in new.items()})
-        call.open(self, operation, step, spans.start_step(title, parent, step, start, twin), twin)
+        call.open(self, operation, StepSpan(self, _title(attributes), parent, attributes, pieces, start))
 
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
         self.hits += 1
         self._served.append((step, lane, row))
         if self._journal is not None:
             self.keep(self._served_record(step, lane, row))
-        if self._application is not None:
-            now = time.time_ns()
+        listener = spans.listening_tracer()
+        if listener is not None:
             attributes = spans.slim(row.attributes) | {semconv.MODE: "replay", semconv.TRACE_ID: self.trace_id}
-            span = self._application.start_span(
-                row.name, kind=otel.SpanKind.CLIENT, attributes=attributes, start_time=now
-            )
-            span.end()
+            listener.start_span(row.name, kind=otel.SpanKind.CLIENT, attributes=attributes).end()
 
     def _miss(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
         """A request that the trace does not know: an error in strict replay, else a fork."""
@@ -259,10 +251,7 @@ class Session:
         store = layout.create(self.settings.storage_dir)
         self._journal = Journal(store, trace_id, fsync=self.settings.durability == "fsync", on_loss=self._complain)
         attributes = {semconv.TRACE_ID: trace_id, semconv.TRACE_NAME: self.name, semconv.MODE: self.mode}
-        if self._application is not None:
-            self._root = self._application.start_span(self.name or "escapement", attributes=attributes)
-        else:
-            self._root = spans.start_root(self.name or "escapement", otel_id, attributes)
+        self._root = spans.start_root(self.name or "escapement", otel_id, attributes)
         self._root_context = otel.set_span_in_context(self._root, otel_context.get_current())
         self.keep(
             {
