@@ -107,3 +107,29 @@ def test_order_of_keys_and_credentials_do_not_hide_a_loop(provider: Provider) ->
                 headers={"authorization": f"Bearer {number}"},
             )
     assert provider.count == 3
+
+
+def test_asking_many_times_at_once_is_no_loop(provider: Provider, store: Path) -> None:
+    """Best of ten: the same request in parallel counts as one, live and in the replay."""
+    import asyncio
+
+    async def best_of(number: int) -> list[str]:
+        async with openai.AsyncOpenAI(api_key="k", base_url=f"{provider.base_url}/v1") as client:
+
+            async def one() -> str:
+                answer = await client.chat.completions.create(
+                    model="gpt-4o", messages=[{"role": "user", "content": "Hello"}]
+                )
+                return answer.choices[0].message.content or ""
+
+            return list(await asyncio.gather(*(one() for _ in range(number))))
+
+    with escapement.init(max_identical_calls=4) as trace:
+        live = asyncio.run(best_of(8))
+    assert (trace.status, provider.count) == ("completed", 8)
+    with escapement.replay(trace.trace_id, strict_replay=True, max_identical_calls=4) as replayed:
+        assert asyncio.run(best_of(8)) == live
+    assert (replayed.hits, provider.count) == (8, 8)
+    with pytest.raises(escapement.LoopDetectedError), escapement.init(max_identical_calls=4):
+        for _ in range(4):
+            asyncio.run(best_of(3))

@@ -277,3 +277,41 @@ def test_a_client_without_an_sdk_is_recorded_by_its_path(provider: Provider) -> 
         with escapement.replay(trace.trace_id, strict_replay=True):
             again = web.post(f"{provider.base_url}/v1/chat/completions", json=request)
     assert (again.status_code, again.json(), again.http_version) == (live.status_code, live.json(), live.http_version)
+
+
+def test_concurrent_answers_come_in_the_recorded_order(provider: Provider) -> None:
+    """A program that goes by who answers first (as_completed, a shared history) goes the same way again."""
+
+    async def race() -> list[str]:
+        async with openai.AsyncOpenAI(api_key="k", base_url=f"{provider.base_url}/v1") as client:
+            order: list[str] = []
+
+            async def one(name: str, model: str) -> None:
+                await client.chat.completions.create(model=model, messages=[{"role": "user", "content": name}])
+                order.append(name)
+                await client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": str(order)}])
+
+            await asyncio.gather(one("patient", "flaky-500-2"), one("slow", "flaky-429"), one("quick", "gpt-4o"))
+            return order
+
+    with escapement.init() as trace:
+        live = asyncio.run(race())
+    assert live != ["patient", "slow", "quick"], "the first that is asked must not be the first that answers"
+    before = provider.count
+    for _ in range(10):
+        with escapement.replay(trace.trace_id, strict_replay=True):
+            assert asyncio.run(race()) == live
+    assert provider.count == before
+
+
+def test_an_answer_does_not_wait_for_a_step_that_never_comes(provider: Provider) -> None:
+    async def ask_for(*names: str) -> None:
+        async with openai.AsyncOpenAI(api_key="k", base_url=f"{provider.base_url}/v1") as client:
+            for name in names:
+                await client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": name}])
+
+    with escapement.init() as trace:
+        asyncio.run(ask_for("one", "two", "three"))
+    with escapement.replay(trace.trace_id, strict_replay=True) as replayed:
+        asyncio.run(ask_for("three", "two"))
+    assert (replayed.hits, replayed.misses) == (2, 0)

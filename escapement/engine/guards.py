@@ -6,16 +6,24 @@ from collections.abc import Sequence
 
 
 class IdenticalCalls:
-    """Trips when one request is made for the `limit`-th time. Retries inside a call do not count; calls do."""
+    """Trips when one request is made for the `limit`-th time.
+
+    Retries inside a call do not count, and requests that are made while the same one is under way count as one: asking
+    ten times at once and taking the best answer is no loop.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._steps: dict[str, list[int]] = {}
 
-    def see(self, fingerprint: str, step: int) -> Sequence[int] | None:
-        """Take note of a request; the steps that made it, this one last, when it was one too many."""
+    def see(self, fingerprint: str, step: int, beside: bool) -> Sequence[int] | None:
+        """Take note of a request, made `beside` the same one or not.
+
+        The steps that made it, this one last, when it was one too many.
+        """
         steps = self._steps.setdefault(fingerprint, [])
-        steps.append(step)
+        if not beside:
+            steps.append(step)
         return steps if len(steps) >= self.limit else None
 
     def explain(self, steps: Sequence[int], trace_id: str) -> str:

@@ -24,6 +24,8 @@ class Matcher:
         self._any: dict[str, deque[StepRow]] = {}
         self._order = deque(steps)
         self._taken: set[int] = set()
+        self._arrivals = deque(sorted((row for row in steps if row.answered), key=lambda row: row.arrived))
+        self._handed_out: set[int] = set()
         self._unanswered: dict[str, int] = {}
         self._known: dict[str, int] = {}
         self._prints: dict[str, str] = {}
@@ -50,6 +52,17 @@ class Matcher:
     def fingerprint_of(self, exact: str) -> str | None:
         """The fingerprint of a recorded request with these very bytes."""
         return self._prints.get(exact)
+
+    def comes_before(self, row: StepRow) -> StepRow | None:
+        """A step whose answer came earlier than this one's, and has not been handed to the program yet."""
+        while self._arrivals and self._arrivals[0].step in self._handed_out:
+            self._arrivals.popleft()
+        first = self._arrivals[0] if self._arrivals else None
+        return first if first is not None and first.arrived < row.arrived else None
+
+    def hand_out(self, row: StepRow) -> None:
+        """The program has this answer now (or never will)."""
+        self._handed_out.add(row.step)
 
     def why_not(self, fingerprint: str) -> tuple[str, int]:
         """Why `take` found nothing, in a word, and the step that speaks for it (0: none)."""

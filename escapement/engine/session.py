@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,8 @@ class Session:
         # Reentrant: the garbage collector may end a forgotten stream of this very run while we are at work.
         self._lock = threading.RLock()
         self._live: set[Exchange] = set()
+        self._flying: Counter[str] = Counter()
+        self._last_end: dict[str, int] = {}
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
         self._matcher = Matcher(source.steps) if source is not None else None
         self._served: list[tuple[int, str, StepRow]] = []
@@ -113,10 +116,13 @@ class Session:
             body = None
             if print_ is None:
                 print_, body = fingerprint(request, self._splitter, lane)
-            if self._guard is not None and (repeated := self._guard.see(print_, step)) is not None:
-                raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))
+            row = self._matcher.take(lane, print_) if self._matcher is not None else None
+            if self._guard is not None:
+                repeated = self._guard.see(print_, step, self._is_beside(print_, row))
+                if repeated is not None:
+                    raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))
             self.steps = step
-            if self._matcher is not None and (row := self._matcher.take(lane, print_)) is not None:
+            if row is not None:
                 self._serve(step, lane, row)
                 return row
             if body is None:
@@ -128,9 +134,27 @@ class Session:
             if bytes_:
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
+            self._flying[print_] += 1
         attributes[semconv.REQUEST_BODY] = delta
         self._open(call, operation, attributes, new, start)
         return self._exchange(call)
+
+    def _is_beside(self, print_: str, row: StepRow | None) -> bool:
+        """Whether the same request is under way already: now, or in the recording that is replayed."""
+        if row is None:
+            return self._flying[print_] > 0
+        last = self._last_end.get(print_, 0)
+        self._last_end[print_] = max(last, row.end or 0)
+        return row.start < last
+
+    def comes_before(self, row: StepRow) -> StepRow | None:
+        """A step that was answered before this one in the recording, and has not been answered yet in the replay."""
+        return self._matcher.comes_before(row) if self._matcher is not None else None
+
+    def hand_out(self, row: StepRow) -> None:
+        """The answer goes to the program now. For a step that the program does not come to: it does not wait for it."""
+        if self._matcher is not None:
+            self._matcher.hand_out(row)
 
     def _exchange(self, call: Call) -> Exchange:
         exchange = call.exchange()
@@ -207,6 +231,7 @@ class Session:
 
     def finished(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> None:
         """A live call has ended and is written."""
+        self._flying[asked[semconv.FINGERPRINT]] -= 1
         if 0 < answered.get(semconv.STATUS, 0) < 400:
             with self._lock:
                 usage.add(self.ledger, asked, answered)

@@ -47,6 +47,12 @@ class StepRow:
         return self.end is not None and (semconv.STATUS in self.attributes or semconv.FAILURE_TYPE in self.attributes)
 
     @property
+    def arrived(self) -> int:
+        """When the answer (of a stream: its first chunk) came, in nanoseconds since the epoch."""
+        first = self.attributes.get(semconv.RESPONSE_TIME_TO_FIRST_CHUNK)
+        return self.start + int(first * 1e9) if first is not None else self.end or self.start
+
+    @property
     def duration(self) -> int | None:
         """Nanoseconds from start to end."""
         return None if self.end is None else self.end - self.start

@@ -56,7 +56,8 @@ def _send(library: ModuleType) -> Callable[..., Any]:
         if outcome is None:
             return wrapped(*args, **kwargs)
         if isinstance(outcome, StepRow):
-            response = responses.rebuild(library, outcome, request, seen.call, seen.streaming)
+            seen.session.hand_out(outcome)
+            response = responses.rebuild(library, client, outcome, request, seen.call, seen.streaming)
             for hook in client.event_hooks["response"]:
                 hook(response)
             return response
@@ -83,7 +84,8 @@ def _send_async(library: ModuleType) -> Callable[..., Any]:
         if isinstance(outcome, StepRow):
             if not outcome.has_response:
                 await responses.wait_if_cancelled(outcome.failure())
-            response = responses.rebuild(library, outcome, request, seen.call, seen.streaming)
+            await responses.in_turn(seen.session, outcome)
+            response = responses.rebuild(library, client, outcome, request, seen.call, seen.streaming)
             for hook in client.event_hooks["response"]:
                 await hook(response)
             return response

@@ -16,6 +16,7 @@ from typing import Any
 from escapement.engine import divergence
 from escapement.engine.calls import Call, Decode, Exchange
 from escapement.engine.providers.sse import is_finished
+from escapement.engine.session import Session
 from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.http import Failure, Headers, Response
@@ -142,7 +143,31 @@ def listen(library: ModuleType, response: Any, exchange: Exchange, streaming: bo
         exchange.read(response.content, response.num_bytes_downloaded)
 
 
-def rebuild(library: ModuleType, step: StepRow, request: Any, call: Call | None, streaming: bool) -> Any:
+_PATIENCE = 200
+"""Rounds of the event loop that an answer waits for one that came earlier. A program needs a few from one await to the
+next; one that does not come is not waited for again."""
+
+
+async def in_turn(session: Session, step: StepRow) -> None:
+    """Answer in the recorded order: let concurrent tasks get the answers first that came first."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        session.hand_out(step)  # another event loop (trio), which is not told apart
+        return
+    try:
+        while (earlier := session.comes_before(step)) is not None:
+            for _ in range(_PATIENCE):
+                await asyncio.sleep(0)
+                if session.comes_before(step) is not earlier:
+                    break
+            else:
+                session.hand_out(earlier)
+    finally:
+        session.hand_out(step)
+
+
+def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call: Call | None, streaming: bool) -> Any:
     """The response that a recorded step got, for this request. Raises what was raised where there was none."""
     attempts = step.attributes.get(semconv.ATTEMPTS)
     retries = len(attempts) - 1 if attempts else 0
@@ -157,6 +182,7 @@ def rebuild(library: ModuleType, step: StepRow, request: Any, call: Call | None,
         stream=_stream_class(library, Served)(library, answer, step, request),
         request=request,
         extensions={"http_version": answer.http_version.encode(), "reason_phrase": answer.reason.encode()},
+        default_encoding=client._default_encoding,
     )
     response.elapsed = datetime.timedelta(microseconds=answer.elapsed // 1000)
     mark_served(response, retries)
