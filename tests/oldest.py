@@ -29,7 +29,7 @@ def main() -> int:
             print(f"making {folder.name}", file=sys.stderr)
             venv.create(folder, with_pip=True, clear=True)
             pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-            subprocess.run([*pip, "-e", str(ROOT), *pair, "pytest", "httpx2", "httpx"], check=True)
+            subprocess.run([*pip, "-e", str(ROOT), *pair, "pytest", "httpx2", "httpx", "pydantic"], check=True)
             (folder / "ready").touch()
         print(f"== {' '.join(pair)}", flush=True)
         failed |= subprocess.run([str(python), "-m", "pytest", *SUITES], cwd=ROOT, check=False).returncode

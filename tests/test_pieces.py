@@ -7,11 +7,15 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from escapement.store import pieces
 from escapement.store.pieces import Delta, Splitter, join
+
+# Slow machines are no finding.
+settings.register_profile("escapement", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("escapement")
 
 scalars = (
     st.none()
@@ -75,7 +79,6 @@ edits = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(messages, edits, st.booleans(), st.sampled_from([{}, {"separators": (",", ":")}, {"indent": 2}]))
 def test_a_conversation_cut_step_by_step_is_cut_as_from_nothing(
     first: list[dict[str, Any]], changes: list[tuple[str, int, Any]], ascii_only: bool, layout: dict[str, Any]
