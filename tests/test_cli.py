@@ -13,6 +13,7 @@ from pathlib import Path
 import anthropic
 import openai
 import pytest
+from rich.cells import cell_len
 
 import escapement
 from escapement.cli import main
@@ -224,7 +225,7 @@ def test_lines_fit(cli: Cli, traces: list[str], columns: str, monkeypatch: pytes
     monkeypatch.setenv("COLUMNS", columns)
     for arguments in (("list",), ("show", traces[0]), ("show", traces[0], "--content"), ("info",)):
         for line in cli(*arguments).out.splitlines():
-            assert len(line) <= int(columns), line
+            assert cell_len(line) <= int(columns), line
 
 
 def test_text_from_a_trace_cannot_drive_the_terminal(cli: Cli, client: openai.OpenAI) -> None:
