@@ -49,13 +49,12 @@ def _send(library: ModuleType) -> Callable[..., Any]:
         if seen is None:
             return wrapped(*args, **kwargs)
         request = seen.request
-        if seen.replaying:
-            for hook in client.event_hooks["request"]:
-                hook(request)
         outcome = seen.ask(_body(request) or request.read())
         if outcome is None:
             return wrapped(*args, **kwargs)
         if isinstance(outcome, StepRow):
+            for hook in client.event_hooks["request"]:
+                hook(request)
             seen.session.hand_out(outcome)
             response = responses.rebuild(library, client, outcome, request, seen.call, seen.streaming)
             for hook in client.event_hooks["response"]:
@@ -75,13 +74,12 @@ def _send_async(library: ModuleType) -> Callable[..., Any]:
         if seen is None:
             return await wrapped(*args, **kwargs)
         request = seen.request
-        if seen.replaying:
-            for hook in client.event_hooks["request"]:
-                await hook(request)
         outcome = seen.ask(_body(request) or await request.aread())
         if outcome is None:
             return await wrapped(*args, **kwargs)
         if isinstance(outcome, StepRow):
+            for hook in client.event_hooks["request"]:
+                await hook(request)
             if not outcome.has_response:
                 await responses.wait_if_cancelled(outcome.failure())
             await responses.in_turn(seen.session, outcome)
@@ -128,10 +126,6 @@ class _Seen:
         if operation is None or not isinstance(session, Session):
             return None
         return cls(session, scope, call, request, operation, bool(kwargs.get("stream", False)))
-
-    @property
-    def replaying(self) -> bool:
-        return self.session.mode == "replay"
 
     def ask(self, body: bytes) -> StepRow | Exchange | None:
         """What the run says to this request; None when it is none of its business after all."""
