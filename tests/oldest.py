@@ -1,4 +1,4 @@
-"""The fidelity matrix with other SDK versions than the newest: `python -m tests.oldest`.
+"""The fidelity matrix with other versions than the newest: `python -m tests.oldest`.
 
 Each pair gets an environment of its own, `.venv-openai-X-anthropic-Y`, which is kept for the next time.
 """
@@ -12,17 +12,33 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
+LOWEST = (  # the lower bounds of pyproject.toml
+    "opentelemetry-sdk==1.43.0",
+    "opentelemetry-instrumentation==0.64b0",
+    "wrapt==1.17.0",
+    "orjson==3.11.0",
+    "typer==0.28.0",
+    "rich==15.0.0",
+    "genai-prices==0.1.0",
+)
 PAIRS = (
-    ("openai==2.0.0", "anthropic==0.125.0"),  # the oldest openai; the last anthropic on httpx
+    ("openai==2.0.0", "anthropic==0.125.0", *LOWEST),  # the oldest openai; the last anthropic on httpx
     ("openai==2.54.0", "anthropic==1.17.0"),  # the last openai on httpx
 )
-SUITES = ("tests/fidelity", "tests/test_replay.py", "tests/test_loops.py", "tests/test_provider.py")
+SUITES = (
+    "tests/fidelity",
+    "tests/test_cli.py",
+    "tests/test_loops.py",
+    "tests/test_provider.py",
+    "tests/test_replay.py",
+    "tests/test_spans.py",
+)
 
 
 def main() -> int:
     failed = 0
     for pair in PAIRS:
-        name = "-".join(requirement.replace("==", "-") for requirement in pair)
+        name = "-".join(requirement.replace("==", "-") for requirement in pair[:2])
         folder = ROOT / f".venv-{name}"
         python = folder / "bin" / "python"
         if not (folder / "ready").exists():

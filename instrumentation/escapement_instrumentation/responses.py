@@ -128,6 +128,12 @@ class Served:
 
 
 @cache
+def _nothing(library: ModuleType) -> Any:
+    """The stream of a response that has been read."""
+    return library.ByteStream(b"")
+
+
+@cache
 def _stream_class(library: ModuleType, kind: type) -> type:
     """`kind` as a stream of this library: responses check what they are given."""
     return type(kind.__name__, (kind, library.SyncByteStream, library.AsyncByteStream), {})
@@ -179,7 +185,7 @@ def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call:
     response = library.Response(
         answer.status,
         headers=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in answer.headers],
-        stream=_stream_class(library, Served)(library, answer, step, request),
+        stream=_stream_class(library, Served)(library, answer, step, request) if streaming else _nothing(library),
         request=request,
         extensions={"http_version": answer.http_version.encode(), "reason_phrase": answer.reason.encode()},
         default_encoding=client._default_encoding,
