@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -159,15 +160,25 @@ def _factor(live: Run, replay: Run) -> str:
 
 
 def _commands(first: Run, storage_dir: Path | None) -> list[tuple[str, str]]:
+    program = _program()
     commands = [
-        ("escapement list", "both recordings"),
-        (f"escapement show {first.trace_id} --content", "run 1, step by step"),
-        ("escapement show @last --content", "the newest recording: run 2"),
+        (f"{program} list", "both recordings"),
+        (f"{program} show {first.trace_id} --content", "run 1, step by step"),
+        (f"{program} show @last --content", "the newest recording: run 2"),
     ]
     if storage_dir is not None:
         place = f"export ESCAPEMENT_STORAGE_DIR={shlex.quote(str(storage_dir.absolute()))}"
         commands.insert(0, (place, ""))
     return commands
+
+
+def _program() -> str:
+    """What to type for `escapement`: its path, where it is in an environment that is not on PATH (`make demo`)."""
+    own = Path(sys.executable).with_name("escapement")
+    found = shutil.which("escapement")
+    if not own.exists() or (found is not None and Path(found).resolve() == own.resolve()):
+        return "escapement"
+    return str(own.relative_to(Path.cwd())) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 @contextmanager
