@@ -10,7 +10,6 @@ import base64
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,14 +19,13 @@ from opentelemetry import trace as otel
 from escapement.engine import redaction
 from escapement.engine.providers import Operation, answer_attributes, answer_document
 from escapement.words import semconv
-from escapement.words.http import Failure, Headers
+from escapement.words.http import REASONS, Failure, Headers
 
 if TYPE_CHECKING:
     from escapement.engine.session import Session
     from escapement.engine.spans import StepSpan
 
 Decode = Callable[[Sequence[bytes]], list[bytes]]
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
 _BODY_OF_ATTEMPT = 2048  # bytes of a failed attempt's answer that are kept
 
 current_call: ContextVar[Call | None] = ContextVar("escapement_call", default=None)
@@ -167,7 +165,7 @@ class Exchange:
         """What is kept of an attempt where there were several."""
         attempt: dict[str, Any] = {"started": self.started, "elapsed": self.elapsed, "status": self.status}
         if self.failure is not None:
-            attempt["failure"] = [self.failure.type, self.failure.message]
+            attempt["failure"] = [self.failure.type, redaction.scrub_text(self.failure.message)]
         if self.status is not None and self.status >= 400:
             body = b"".join(self._pieces)[:_BODY_OF_ATTEMPT]
             attempt["body"] = redaction.scrub(body).decode("utf-8", "replace")
@@ -177,9 +175,8 @@ class Exchange:
         """Everything about the answer, for the span."""
         attributes: dict[str, Any] = {semconv.RESPONSE_ELAPSED: self.elapsed}
         if self.failure is not None:
-            message = redaction.scrub(self.failure.message.encode("utf-8", "replace")).decode("utf-8", "replace")
             attributes[semconv.FAILURE_TYPE] = self.failure.type
-            attributes[semconv.FAILURE_MESSAGE] = message
+            attributes[semconv.FAILURE_MESSAGE] = redaction.scrub_text(self.failure.message)
             attributes[semconv.ERROR_TYPE] = self.failure.type
             if self.failure.causes:
                 attributes[semconv.FAILURE_CAUSES] = orjson.loads(redaction.scrub(orjson.dumps(self.failure.causes)))
@@ -196,7 +193,7 @@ class Exchange:
         # What is as usual goes without saying: every attribute costs.
         if self.http_version != "HTTP/1.1":
             attributes[semconv.HTTP_VERSION] = self.http_version
-        if self.reason != _REASONS.get(self.status, ""):
+        if self.reason != REASONS.get(self.status, ""):
             attributes[semconv.REASON] = self.reason
         if self._wire_size not in (-1, len(body)):
             attributes[semconv.RESPONSE_WIRE] = self._wire_size

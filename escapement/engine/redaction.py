@@ -68,6 +68,11 @@ def scrub(text: bytes) -> bytes:
     return scrub_with_cuts(text, [])[0] if may_hold_secrets(text) else text
 
 
+def scrub_text(text: str) -> str:
+    """`scrub` for messages of exceptions, which may hold what is no valid text."""
+    return scrub(text.encode("utf-8", "replace")).decode("utf-8", "replace")
+
+
 def may_hold_secrets(text: bytes) -> bool:
     """Whether the start of any known shape is in the text."""
     for start in _STARTS:  # noqa: SIM110  (a generator would double the cost, and this is in every call)

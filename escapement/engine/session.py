@@ -231,9 +231,9 @@ class Session:
 
     def finished(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> None:
         """A live call has ended and is written."""
-        self._flying[asked[semconv.FINGERPRINT]] -= 1
-        if 0 < answered.get(semconv.STATUS, 0) < 400:
-            with self._lock:
+        with self._lock:
+            self._flying[asked[semconv.FINGERPRINT]] -= 1
+            if 0 < answered.get(semconv.STATUS, 0) < 400:
                 usage.add(self.ledger, asked, answered)
 
     # -- going live ----------------------------------------------------------------------------------------------
@@ -399,8 +399,7 @@ def _text(piece: bytes) -> str | dict[str, str]:
 
 
 def _describe_error(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
-    return redaction.scrub(text.encode("utf-8", "replace")).decode("utf-8", "replace")[:2000]
+    return redaction.scrub_text(f"{type(error).__name__}: {error}")[:2000]
 
 
 def _warn(message: str) -> None:

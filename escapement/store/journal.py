@@ -38,8 +38,6 @@ class Journal:
         fsync: bool = False,
         on_loss: Callable[[OSError], None] = lambda error: None,
     ) -> None:
-        self.lost = 0
-        """Steps that could not be written."""
         self.path, self._descriptor = _create(layout.journals, trace_id)
         self._fsync = fsync
         self._on_loss = on_loss

@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any
 
 from escapement.store.pieces import Delta, join
 from escapement.words import semconv
 from escapement.words.errors import StoreError
-from escapement.words.http import Chunk, Failure, Response
+from escapement.words.http import REASONS, Chunk, Failure, Response
 
 Attributes = dict[str, Any]
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
 _ENDED_BY_THE_PROGRAM = ("KeyboardInterrupt", "SystemExit", "GeneratorExit")
 
 
@@ -44,7 +42,7 @@ class StepRow:
         """Whether there is an answer (or an error in place of one) that can be served again."""
         if self.attributes.get(semconv.FAILURE_TYPE) in _ENDED_BY_THE_PROGRAM:
             return False
-        return self.end is not None and (semconv.STATUS in self.attributes or semconv.FAILURE_TYPE in self.attributes)
+        return self.end is not None and (self.has_response or semconv.FAILURE_TYPE in self.attributes)
 
     @property
     def arrived(self) -> int:
@@ -88,7 +86,7 @@ class StepRow:
             body=body,
             chunks=[Chunk(size, at * 1000) for size, at in chunks] if chunks else (),
             http_version=attributes.get(semconv.HTTP_VERSION, "HTTP/1.1"),
-            reason=attributes.get(semconv.REASON, _REASONS.get(attributes[semconv.STATUS], "")),
+            reason=attributes.get(semconv.REASON, REASONS.get(attributes[semconv.STATUS], "")),
             wire_size=attributes.get(semconv.RESPONSE_WIRE, len(body)),
             elapsed=attributes.get(semconv.RESPONSE_ELAPSED, 0),
             ending=attributes.get(semconv.RESPONSE_ENDING, "end"),

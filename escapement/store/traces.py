@@ -33,7 +33,8 @@ class SpanStore:
 
     def trace_ids(self) -> list[str]:
         """The ids of all traces, newest first."""
-        return sorted(self._journals(), key=lambda trace_id: self._born(trace_id), reverse=True)
+        born = {trace_id: min(map(_first_time, paths)) for trace_id, paths in self._journals().items()}
+        return sorted(born, key=lambda trace_id: (born[trace_id], trace_id), reverse=True)
 
     def traces(self) -> Iterator[TraceRow]:
         """Every trace, newest first."""
@@ -95,10 +96,6 @@ class SpanStore:
             if match := _JOURNAL.fullmatch(path.name):
                 found.setdefault(match.group(1), []).append(path)
         return found
-
-    def _born(self, trace_id: str) -> tuple[int, str]:
-        first = min((_first_time(path) for path in self._journals()[trace_id]), default=0)
-        return first, trace_id
 
     def _whole(self, trace_id: str, heirs: tuple[str, ...]) -> TraceRow:
         paths = self._journals().get(trace_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Protocol
 
 Headers = Sequence[Sequence[str]]
@@ -43,6 +44,10 @@ class Chunk:
 
     size: int
     at: int
+
+
+REASONS = {status.value: status.phrase for status in HTTPStatus}
+"""The usual reason phrase of each status, which goes without saying."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ import re
 import secrets
 
 PREFIX = "tr_"
-_FULL = re.compile(r"tr_[0-9a-f]{12}")
 _PARTIAL = re.compile(r"(?:tr_)?[0-9a-f]{0,12}")
 
 
@@ -18,10 +17,6 @@ def new_otel_trace_id() -> int:
 def trace_id_of(otel_trace_id: int) -> str:
     """The short id, `tr_` + 12 hex digits, that belongs to a 128-bit OpenTelemetry trace id."""
     return f"{PREFIX}{otel_trace_id >> 80:012x}"
-
-
-def is_trace_id(text: str) -> bool:
-    return _FULL.fullmatch(text) is not None
 
 
 def as_prefix(text: str) -> str | None:

@@ -23,7 +23,6 @@ SERVER_PORT: Final = "server.port"
 # --- OpenTelemetry GenAI --------------------------------------------------------------------------------------------
 OPERATION_NAME: Final = "gen_ai.operation.name"
 PROVIDER_NAME: Final = "gen_ai.provider.name"
-CONVERSATION_ID: Final = "gen_ai.conversation.id"
 OUTPUT_TYPE: Final = "gen_ai.output.type"
 REQUEST_MODEL: Final = "gen_ai.request.model"
 REQUEST_CHOICE_COUNT: Final = "gen_ai.request.choice.count"
