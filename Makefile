@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test check format bench bench-peers kill sdks wheel clean
+SCALE := .venv-scale
+
+.PHONY: help demo test check format bench bench-peers bench-store scale kill sdks wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -13,7 +15,9 @@ help:
 	@echo "make check        ruff and mypy"
 	@echo "make bench        what recording and replaying cost"
 	@echo "make bench-peers  the same work with vcrpy, cassetter and agent-rewind beside it"
-	@echo "make kill         200 kills while recording; no answer may be lost"
+	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
+	@echo "make scale        ClickHouse and Spark on the tables; reading stores of a million and of ten million spans"
+	@echo "make kill         200 kills while recording, 200 while sealing, merging and deleting; no answer may be lost"
 	@echo "make sdks         the fidelity matrix with the oldest SDKs that are supported"
 	@echo "make clean        remove what these commands made"
 
@@ -55,8 +59,24 @@ bench: $(VENV)/dev
 bench-peers: $(VENV)/dev
 	$(BIN)/python -m benchmarks.peers
 
+bench-store: $(VENV)/dev
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.concurrent
+
+scale: $(SCALE)/ready
+	$(SCALE)/bin/python -m pytest -rs tests/test_engines.py
+	$(SCALE)/bin/python -m benchmarks.scale
+
+# Half a gigabyte that nothing else needs. Spark asks for Java, which is not to be had from PyPI.
+$(SCALE)/ready: pyproject.toml | $(BIN)/python
+	@echo "installing chDB and PySpark into $(SCALE) (some minutes, the first time)" >&2
+	@$(BIN)/python -m venv $(SCALE)
+	@$(SCALE)/bin/python -m pip --disable-pip-version-check --quiet install -e ".[openai,anthropic]" pytest chdb pyspark
+	@touch $@
+
 kill: $(VENV)/dev
 	KILLS=200 $(BIN)/python -m pytest -s tests/test_journal.py -k killed_at_random
+	KILLS=200 $(BIN)/python -m pytest -s tests/test_store_kill.py
 
 sdks: $(VENV)/dev
 	$(BIN)/python -m tests.oldest

@@ -21,14 +21,18 @@ import escapement
 from benchmarks import work
 from benchmarks.paired import Ratio, compare, cpu
 
-_CALLS = {"small": 200, "grown": 24, "grow": 50}
-_WARM = {"small": 20, "grown": 2, "grow": 0}
+_CALLS = {"small": 200, "grown": 24, "grow": 50, "long": 10}
+_WARM = {"small": 20, "grown": 2, "grow": 0, "long": 2}
 """Calls before the clock starts, on both sides: CPython forgets what it learned of a class when hooks are put on it."""
 
 
 def _workload(kind: str, client: openai.OpenAI) -> Any:
-    """small: short messages; grown: a conversation from 200 KB on; grow: 50 calls that take one there from nothing."""
-    return work.Small(client) if kind == "small" else work.Conversation(client, 100 if kind == "grown" else 0)
+    """small: short messages; grown: a conversation from 200 KB on; grow: 50 calls that take one there from nothing;
+    long: one at its 1,000th step, of 2,000 messages and 1.2 MB."""
+    if kind == "small":
+        return work.Small(client)
+    start, size = {"grown": (100, 2000), "grow": (0, 2000), "long": (2000, 600)}[kind]
+    return work.Conversation(client, start, size)
 
 
 def record(kind: str, url: str, store: Path, rounds: int) -> Ratio:
@@ -40,7 +44,7 @@ def record(kind: str, url: str, store: Path, rounds: int) -> Ratio:
         return cpu(plain, calls)
 
     def candidate(calls: int) -> float:
-        with escapement.init("benchmark", storage_dir=store):
+        with escapement.init("benchmark", storage_dir=store, sealing="manual"):
             _restart(recorded, kind)
             return cpu(recorded, calls)
 
@@ -49,7 +53,7 @@ def record(kind: str, url: str, store: Path, rounds: int) -> Ratio:
 
 def replay(kind: str, url: str, store: Path, rounds: int) -> Ratio:
     calls = _CALLS[kind]
-    with escapement.init("benchmark", storage_dir=store) as trace:
+    with escapement.init("benchmark", storage_dir=store, sealing="manual") as trace:
         program = _workload(kind, work.live_client(url))
         for _ in range(_WARM[kind] + calls):
             program()
@@ -73,7 +77,7 @@ def by_length(url: str, store: Path, lengths: tuple[int, int], rounds: int) -> R
     floor = work.floor_client()
     traces = {}
     for length in lengths:
-        with escapement.init("benchmark", storage_dir=store, loop_detection_enabled=False) as trace:
+        with escapement.init("benchmark", storage_dir=store, sealing="manual", loop_detection_enabled=False) as trace:
             program = work.Small(work.floor_client())
             for _ in range(length):
                 program()

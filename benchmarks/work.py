@@ -91,24 +91,27 @@ class Small:
 
 
 class Conversation:
-    """One conversation that is sent again at every step, two messages longer: `start` messages of 2 KB at first."""
+    """One conversation that is sent again at every step, two messages longer: `start` messages of 2 KB (or another
+    size) at first."""
 
-    def __init__(self, client: openai.OpenAI, start: int) -> None:
+    def __init__(self, client: openai.OpenAI, start: int, size: int = 2000) -> None:
         self._create = client.chat.completions.create
         self._start = start
+        self._size = size
         self.restart()
 
     def restart(self) -> None:
-        self.messages: list[Any] = [_message(number) for number in range(self._start)]
+        self.messages: list[Any] = [_message(number, self._size) for number in range(self._start)]
 
     def __call__(self) -> None:
         self._create(model="gpt-4o", messages=self.messages)
-        self.messages += [_message(len(self.messages)), _message(len(self.messages) + 1)]
+        count = len(self.messages)
+        self.messages += [_message(number, self._size) for number in (count, count + 1)]
 
 
-def _message(number: int) -> dict[str, str]:
+def _message(number: int, size: int) -> dict[str, str]:
     text = f"{number}: " + " ".join(f"word{(number * 31 + index) % 997}" for index in range(270))
-    return {"role": "assistant" if number % 2 else "user", "content": text[:2000]}
+    return {"role": "assistant" if number % 2 else "user", "content": text[:size]}
 
 
 Make = Callable[[openai.OpenAI], Any]

@@ -22,7 +22,8 @@ Importing this module is cheap: the engine and OpenTelemetry are imported by the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from escapement.engine.trace import Trace
@@ -42,6 +43,9 @@ from escapement.words.errors import (
 
 if TYPE_CHECKING:
     from escapement.engine.session import Session
+    from escapement.store.rows import TraceRow
+    from escapement.store.store import Store
+    from escapement.words.config import Settings
 
 __all__ = [
     "BudgetExceededError",
@@ -59,6 +63,7 @@ __all__ = [
     "current",
     "fork",
     "init",
+    "open_store",
     "replay",
     "stop",
 ]
@@ -89,18 +94,19 @@ def init(
     return session.trace
 
 
-def replay(trace: str | Trace, *, config: EscapementConfig | None = None, **settings: Any) -> Trace:
+def replay(trace: str | os.PathLike[str] | Trace, *, config: EscapementConfig | None = None, **settings: Any) -> Trace:
     """Answer every model call from a recorded trace, until `stop()` or the end of a `with` block.
 
-    `trace` is an id, a unique prefix of one, `"@last"`, or a Trace. A request that the trace does not know raises
+    `trace` is an id, a unique prefix of one, `"@last"`, a Trace, or a file that `escapement export` wrote, which is
+    replayed as it is, without a look into the store. A request that the trace does not know raises
     ReplayDivergenceError with `strict_replay=True`; otherwise it goes live with a warning, and what happens from then
     on becomes a trace of its own.
-    Raises TraceNotFoundError, ConfigError and StoreError.
+    Raises TraceNotFoundError, TraceImportError (for a file that holds no trace), ConfigError and StoreError.
     """
     resolved = resolve(config, settings)
     reference = trace.trace_id if isinstance(trace, Trace) else trace
-    if not isinstance(reference, str):
-        raise ConfigError(f"replay takes the id of a trace (or a Trace), not {type(reference).__name__}")
+    if not isinstance(reference, str | os.PathLike):
+        raise ConfigError(f"replay takes the id of a trace, a Trace or a file, not {type(reference).__name__}")
     if not resolved.enabled:
         import warnings
 
@@ -112,15 +118,26 @@ def replay(trace: str | Trace, *, config: EscapementConfig | None = None, **sett
         return Trace(None, "", (), {})
     from escapement.engine import runs
     from escapement.engine.session import Session
+
+    source, adopt = _source(reference, resolved)
+
+    def make() -> Session:
+        name, tags, metadata = source.name, source.tags, source.metadata
+        return Session(resolved, name=name, tags=tags, metadata=metadata, source=source, adopt=adopt)
+
+    return runs.start(make, resolved.instrumentors).trace
+
+
+def _source(reference: str | os.PathLike[str], settings: Settings) -> tuple[TraceRow, Callable[[], object]]:
+    """The trace that is meant: one of the store, or one in a file; and what brings it into the store."""
+    from escapement.store import documents, imports
     from escapement.store.traces import SpanStore
 
-    store = SpanStore(resolved.storage_dir)
-    source = store.load(store.resolve(reference))
-    session = runs.start(
-        lambda: Session(resolved, name=source.name, tags=source.tags, metadata=source.metadata, source=source),
-        resolved.instrumentors,
-    )
-    return session.trace
+    if documents.is_file(reference):
+        row = documents.read_file(reference)
+        return row, lambda: imports.keep(settings.storage_dir, row)
+    store = SpanStore(settings.storage_dir)
+    return store.load(store.resolve(os.fspath(reference))), lambda: None
 
 
 def fork() -> Trace:
@@ -148,6 +165,19 @@ def stop() -> Trace | None:
 
     runs.stop(session)
     return session.trace
+
+
+def open_store(path: str | os.PathLike[str] | None = None, *, config: EscapementConfig | None = None) -> Store:
+    """The span store at `path` (a directory, or `s3://bucket/prefix`; by default the one that is set): list, load,
+    query, follow a running trace. One that does not exist yet reads as empty.
+
+    Raises ConfigError and StoreError.
+    """
+    from escapement.store.prices import Prices
+    from escapement.store.store import Store
+
+    settings = resolve(config, {"storage_dir": path} if path is not None else {})
+    return Store(settings.storage_dir, Prices.of(settings))
 
 
 def current() -> Trace | None:

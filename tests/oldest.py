@@ -20,6 +20,9 @@ LOWEST = (  # the lower bounds of pyproject.toml
     "typer==0.28.0",
     "rich==15.0.0",
     "genai-prices==0.1.0",
+    "duckdb==1.4.0",
+    "pyarrow==21.0.0",
+    "deltalake==1.2.0",
 )
 PAIRS = (
     ("openai==2.0.0", "anthropic==0.125.0", *LOWEST),  # the oldest openai; the last anthropic on httpx
@@ -32,6 +35,7 @@ SUITES = (
     "tests/test_provider.py",
     "tests/test_replay.py",
     "tests/test_spans.py",
+    "tests/test_store.py",
 )
 
 
@@ -45,7 +49,9 @@ def main() -> int:
             print(f"making {folder.name}", file=sys.stderr)
             venv.create(folder, with_pip=True, clear=True)
             pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-            subprocess.run([*pip, "-e", str(ROOT), *pair, "pytest", "httpx2", "httpx", "pydantic"], check=True)
+            subprocess.run(
+                [*pip, "-e", str(ROOT), *pair, "pytest", "hypothesis", "httpx2", "httpx", "pydantic"], check=True
+            )
             (folder / "ready").touch()
         print(f"== {' '.join(pair)}", flush=True)
         failed |= subprocess.run([str(python), "-m", "pytest", *SUITES], cwd=ROOT, check=False).returncode

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,9 @@ Cli = Callable[..., Outcome]
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Cli]:
     """Run a command in this process; what a shell would see of it."""
+    umask = os.umask(0o022)
 
     def run(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["escapement", *arguments])
@@ -45,7 +47,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         assert "Traceback" not in captured.err
         return Outcome(int(ended.value.code or 0), captured.out, captured.err)
 
-    return run
+    yield run
+    os.umask(umask)
 
 
 def masked(text: str, *ids: str) -> str:
@@ -123,6 +126,8 @@ tr_000000000001  support-agent  completed  6  <tokens>  <cost>  2026-11-23 12:00
         (("--model", "ech"), [3, 1]),
         (("--since", "1h"), [3, 2, 1]),
         (("--since", "2100-01-01"), []),
+        (("--until", "2100-01-01"), [3, 2, 1]),
+        (("--until", "1h"), []),
     ],
 )
 def test_list_filters(cli: Cli, traces: list[str], options: tuple[str, ...], found: list[int]) -> None:
@@ -151,10 +156,11 @@ def test_list_as_json(cli: Cli, traces: list[str]) -> None:
         "error": None,
         "steps_lost": 0,
         "lines_damaged": 0,
+        "imported": None,
     }
 
 
-@pytest.mark.parametrize("options", [("--status", "fine"), ("--since", "yesterday")])
+@pytest.mark.parametrize("options", [("--status", "fine"), ("--since", "yesterday"), ("--until", "9999999d9")])
 def test_list_with_a_wrong_filter(cli: Cli, options: tuple[str, str]) -> None:
     done = cli("list", *options)
     assert (done.code, done.out) == (1, "")
@@ -223,7 +229,7 @@ def test_show_of_a_failed_trace_names_the_error(cli: Cli, traces: list[str]) -> 
 @pytest.mark.parametrize("columns", ["80", "140"])
 def test_lines_fit(cli: Cli, traces: list[str], columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    for arguments in (("list",), ("show", traces[0]), ("show", traces[0], "--content"), ("info",)):
+    for arguments in (("list",), ("show", traces[0]), ("show", traces[0], "--content"), ("stats",), ("info",)):
         for line in cli(*arguments).out.splitlines():
             assert cell_len(line) <= int(columns), line
 

@@ -18,6 +18,10 @@ OTHER: dict[str, Any] = {
     "max_identical_calls": 5,
     "redact": False,
     "durability": "fsync",
+    "sealing": "manual",
+    "retention_age": "30d",
+    "retention_size": "1.5 GB",
+    "prices_file": "own.toml",
     "instrumentors": ["openai"],
 }
 
@@ -34,7 +38,8 @@ def as_text(value: Any) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def test_defaults() -> None:
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ESCAPEMENT_SEALING")  # as the tests have it
     settings = resolve()
     assert values(settings) == {
         "storage_dir": Path(".escapement"),
@@ -44,6 +49,10 @@ def test_defaults() -> None:
         "max_identical_calls": 10,
         "redact": True,
         "durability": "process",
+        "sealing": "background",
+        "retention_age": None,
+        "retention_size": None,
+        "prices_file": None,
         "instrumentors": (),
     }
     assert set(settings.origins.values()) == {"default"}
@@ -63,10 +72,18 @@ def test_every_setting_has_each_place(monkeypatch: pytest.MonkeyPatch, tmp_path:
         f"{name} = {str(value).lower() if isinstance(value, bool) else repr(value)}" for name, value in OTHER.items()
     )
     (tmp_path / "pyproject.toml").write_text(f"[tool.escapement]\n{lines}\n".replace("'", '"'))
-    assert values(resolve()) == {**expected, "storage_dir": tmp_path / "elsewhere"}
+    assert values(resolve()) == {
+        **expected,
+        "storage_dir": tmp_path / "elsewhere",
+        "prices_file": tmp_path / "own.toml",
+    }
     (tmp_path / "deeper").mkdir()
     monkeypatch.chdir(tmp_path / "deeper")
-    assert values(resolve()) == {**expected, "storage_dir": tmp_path / "elsewhere"}
+    assert values(resolve()) == {
+        **expected,
+        "storage_dir": tmp_path / "elsewhere",
+        "prices_file": tmp_path / "own.toml",
+    }
 
 
 def test_the_order_of_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -99,6 +116,8 @@ def test_the_order_of_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("storage_dir", "  ", "a directory"),
         ("storage_dir", 7, "a directory"),
         ("durability", "always", "'process' or 'fsync'"),
+        ("prices_file", "  ", "a file"),
+        ("prices_file", 7, "a file"),
         ("instrumentors", [1], "names, as a list or separated by commas"),
     ],
 )

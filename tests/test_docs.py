@@ -36,9 +36,12 @@ def test_the_python_blocks_run_one_after_the_other(provider: Provider, monkeypat
 
 
 def test_every_command_is_in_the_table() -> None:
-    names = {command.name for command in app.registered_commands}
-    assert set(re.findall(r"^\| `escapement (\w+)", README, re.MULTILINE)) == names
-    for command in app.registered_commands:
+    commands = {command.name: command for command in app.registered_commands}
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        commands |= {f"{group.name} {command.name}": command for command in group.typer_instance.registered_commands}
+    assert set(re.findall(r"^\| `escapement ([a-z ]+[a-z])", README, re.MULTILINE)) == set(commands)
+    for command in commands.values():
         assert command.callback is not None
         assert command.callback.__doc__
 
@@ -48,7 +51,7 @@ def test_every_setting_is_in_the_table() -> None:
     assert {name: environment for name, _, environment, _ in rows} == {name: variable(name) for name in SETTINGS}
     defaults = {name: default.strip("`") for name, default, _, _ in rows}
     for name, setting in SETTINGS.items():
-        shown = {True: "true", False: "false", (): "none"}.get(setting.default, str(setting.default))
+        shown = {True: "true", False: "false", (): "none", None: "none"}.get(setting.default, str(setting.default))
         assert defaults[name] == shown, name
 
 
@@ -65,3 +68,27 @@ def test_make_targets_and_files_named_in_documents_exist() -> None:
 def test_ci_calls_the_readmes_test_command() -> None:
     assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
     assert "$ make test\n" in README
+
+
+def test_every_column_of_every_view_is_documented(store: Path) -> None:
+    text = (ROOT / "docs" / "store.md").read_text()
+    opened = escapement.open_store(store)
+    for view in ("traces", "spans", "llm_calls", "tool_calls", "messages"):
+        section = re.search(rf"^### {view}\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL)
+        assert section is not None
+        cells = re.findall(r"^\| (`.*?) \|", section.group(1), re.MULTILINE)
+        documented = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+        assert sorted(documented) == sorted(opened.query(f"SELECT * FROM {view}").column_names), view
+
+
+def test_the_python_of_the_stores_page_runs(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = openai.OpenAI(api_key="not-needed", base_url=f"{provider.base_url}/v1")
+    with escapement.init("page"):
+        client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hello"}])
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "store.md").read_text(), re.MULTILINE | re.DOTALL)
+    found: dict[str, object] = {}
+    exec(compile(block, "store.md", "exec"), found)
+    assert found["rows"] == [{"model": "gpt-4o", "calls": 1}]
+    table = re.findall(r"^\| `(\w+)\(", (ROOT / "docs" / "store.md").read_text(), re.MULTILINE)
+    public = {name for name in dir(escapement.open_store()) if not name.startswith("_")}
+    assert set(table) == public - {"place"}

@@ -16,15 +16,16 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = {
     "escapement.words": 1,
-    "escapement.store": 2,
-    "escapement.engine": 3,
-    "escapement_instrumentation": 4,
-    "escapement_exporters": 4,
-    "escapement.cli": 5,
-    "escapement.demo": 5,
-    "escapement.__main__": 5,
-    "escapement": 5,
-    "escapement_dashboards": 5,
+    "escapement.providers": 2,
+    "escapement.store": 3,
+    "escapement.engine": 4,
+    "escapement_instrumentation": 5,
+    "escapement_exporters": 5,
+    "escapement.cli": 6,
+    "escapement.demo": 6,
+    "escapement.__main__": 6,
+    "escapement": 6,
+    "escapement_dashboards": 6,
 }
 PACKAGES = {
     "escapement": ROOT / "escapement",
@@ -66,7 +67,7 @@ def test_a_room_imports_only_from_floors_below(module: str, file: Path) -> None:
     for line, imported in imports(file):
         other = room(imported)
         # The public verbs are a face: they open the floors below, and the other faces may use them.
-        if other and other != own and not FLOORS[other] == FLOORS[own] == 5:
+        if other and other != own and not FLOORS[other] == FLOORS[own] == 6:
             assert FLOORS[other] < FLOORS[own], f"{file}:{line} imports {imported}, from above"
 
 
@@ -87,6 +88,7 @@ def test_exported_names() -> None:
         "current",
         "fork",
         "init",
+        "open_store",
         "replay",
         "stop",
     ]

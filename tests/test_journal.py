@@ -17,12 +17,15 @@ import openai
 import pytest
 
 import escapement
+from escapement.engine import runs  # before a test becomes somebody who may not read it
 from escapement.store import journal
 from escapement.store.layout import FORMAT
 from escapement.store.traces import SpanStore
 from tests.conftest import ask
 from tests.program import arguments
 from tests.provider import Provider
+
+assert runs
 
 
 def only_journal(store: Path) -> Path:
@@ -44,6 +47,7 @@ def test_nobody_else_can_read_a_store_and_git_does_not_see_it(client: openai.Ope
         ".escapement/journal": 0o700,
         f".escapement/journal/{name}": 0o600,
         ".escapement/store.json": 0o600,
+        ".escapement/views.sql": 0o600,
     }
     assert (store / ".gitignore").read_text() == "*\n"
 

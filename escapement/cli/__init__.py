@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
 
-from escapement.cli import demo, info, listing, show
-from escapement.words.errors import EscapementError, GuardError, ReplayDivergenceError, TraceNotFoundError
+from escapement.cli import delete, demo, exchange, info, listing, show, sql, stats, store
+from escapement.words.errors import (
+    EscapementError,
+    EscapementWarning,
+    GuardError,
+    ReplayDivergenceError,
+    TraceNotFoundError,
+)
 
 app = typer.Typer(
     help="Record what an AI agent did, and make it happen again: exactly, offline, for nothing.",
@@ -22,6 +29,12 @@ app = typer.Typer(
 )
 app.command("list")(listing.list_traces)
 app.command("show")(show.show)
+app.command("stats")(stats.stats)
+app.command("sql")(sql.sql)
+app.command("delete")(delete.delete)
+app.add_typer(store.app, name="store")
+app.command("export")(exchange.export)
+app.command("import")(exchange.import_traces)
 app.command("info")(info.info)
 app.command("demo")(demo.demo)
 
@@ -35,8 +48,12 @@ _EXIT_CODES: tuple[tuple[type[EscapementError], int], ...] = (
 
 def main() -> NoReturn:
     """Run the command line and exit. An error of ours is one message, never a traceback."""
+    os.umask(0o077)  # recordings are private, and so is all that is made of them
     try:
-        app(prog_name="escapement")
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", EscapementWarning)
+            warnings.showwarning = _show_warning
+            app(prog_name="escapement")
     except EscapementError as error:
         print(f"escapement: {error}", file=sys.stderr)
         sys.exit(next(code for kind, code in _EXIT_CODES if isinstance(error, kind)))
@@ -47,3 +64,8 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     sys.exit(0)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning is a sentence for the user, not a line of our source."""
+    print(str(message), file=sys.stderr)

@@ -7,14 +7,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from escapement.cli import output
+from escapement.cli.store import files
+from escapement.store import journal, layout, schema, sealing, tables, views
+from escapement.store.layout import Layout
 from escapement.store.traces import SpanStore
 from escapement.words.config import SETTINGS, resolve, variable
 
+_UNITS = {"d": 86400, "h": 3600, "m": 60}
 _SDKS = ("openai", "anthropic", "httpx", "httpx2", "opentelemetry-sdk")
 
 
@@ -22,11 +28,6 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON document
     """Show the version, every setting and where its value comes from, and the state of the span store."""
     settings = resolve()
     store = SpanStore(settings.storage_dir)
-    by_status: dict[str, int] = {}
-    incomplete = 0
-    for row in store.traces():
-        by_status[row.status] = by_status.get(row.status, 0) + 1
-        incomplete += not row.complete
     document: dict[str, Any] = {
         "version": _version("escapement"),
         "python": platform.python_version(),
@@ -35,14 +36,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON document
             name: {"value": _plain(getattr(settings, name)), "from": settings.origins[name], "variable": variable(name)}
             for name in SETTINGS
         },
-        "store": {
-            "path": str(settings.storage_dir.absolute()),
-            "exists": settings.storage_dir.is_dir(),
-            "bytes": _size(settings.storage_dir),
-            "traces": sum(by_status.values()),
-            "by_status": by_status,
-            "incomplete": incomplete,
-        },
+        "store": _store(store, layout.open_existing(settings.storage_dir)),
     }
     if as_json:
         output.print_json(document)
@@ -56,23 +50,82 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON document
     for title in ("SETTING", "VALUE", "FROM", "VARIABLE"):
         table.add_column(title, overflow="fold")
     for name, setting in document["settings"].items():
-        table.add_row(name, escape(str(setting["value"])), escape(setting["from"]), setting["variable"])
+        table.add_row(name, escape(_shown(name, setting["value"])), escape(setting["from"]), setting["variable"])
     console.print(table)
-    kept = document["store"]
+    _print_store(console, document["store"])
+
+
+def _store(store: SpanStore, place: Layout) -> dict[str, Any]:
+    """The state of the store, from what its tables know of their files and its runs' own rows."""
+    states = store.sql(
+        "SELECT status, count(), count_if(steps_lost > 0 OR records_damaged > 0) "
+        f"FROM ({views.RUNS}) GROUP BY status ORDER BY status"
+    ).rows
+    found = {name: tables.Table(place, name) for name in (schema.SPANS, schema.PARTS)}
+    for table in found.values():
+        table.refresh()
+    waiting = [path for _, path in sealing.journals(place) if not found[schema.SPANS].holds(path.stem)]
+    running = sum(journal.has_writer(path) for path in waiting)
+    sizes = {name: [int(action["size_bytes"]) for action in table.actions()] for name, table in found.items()}
+    here = sum(files(place.root).values())
+    return {
+        "path": store.place,
+        "exists": place.root.is_dir() or bool(states),
+        "format": orjson.loads(place.marker.read_bytes())["format"] if place.marker.exists() else None,
+        "bytes": here if place.remote is None else here + sum(map(sum, sizes.values())),
+        "traces": sum(count for _, count, _ in states),
+        "by_status": {status: count for status, count, _ in states},
+        "incomplete": sum(incomplete for *_, incomplete in states),
+        "journals": {"running": running, "waiting": len(waiting) - running},
+        "tables": {name: {"files": len(listed), "bytes": sum(listed)} for name, listed in sizes.items()},
+        "damaged_files": len(list(place.damaged.iterdir())) if place.damaged.is_dir() else 0,
+    }
+
+
+def _print_store(console: Console, kept: dict[str, Any]) -> None:
     console.print("[bold]Span store[/bold]")
     console.print(
         escape(kept["path"]) + ("" if kept["exists"] else "  (not there yet: the first recording makes it)"),
         soft_wrap=True,
     )
-    if kept["exists"]:
-        states = ", ".join(f"{count} {status}" for status, count in sorted(by_status.items()))
-        console.print(f"{kept['traces']} traces{f' ({states})' if states else ''}, {output.size(kept['bytes'])}")
-        health = (
-            f"[red]{incomplete} incomplete: `escapement show` says what is missing[/red]"
-            if incomplete
-            else "[green]healthy[/green]"
-        )
-        console.print(health)
+    if not kept["exists"]:
+        return
+    states = ", ".join(f"{count} {status}" for status, count in kept["by_status"].items())
+    console.print(
+        f"{output.amount(kept['traces'], 'trace')}{f' ({states})' if states else ''}, {output.size(kept['bytes'])} "
+        f"on disk, format {kept['format'] or '–'}"
+    )
+    parts = [
+        f"{output.amount(table['files'], 'file')} of {name} ({output.size(table['bytes'])})"
+        for name, table in kept["tables"].items()
+    ]
+    console.print(f"tables: {', '.join(parts)}")
+    waiting, running = kept["journals"]["waiting"], kept["journals"]["running"]
+    console.print(f"journals: {waiting} to be sealed, {running} being written")
+    bad = []
+    if kept["incomplete"]:
+        bad.append(f"{kept['incomplete']} incomplete: `escapement show` says what is missing")
+    if kept["damaged_files"]:
+        bad.append(f"{output.amount(kept['damaged_files'], 'damaged file')} kept in {kept['path']}/damaged")
+    for line in bad:
+        console.print(escape(line), style="red", soft_wrap=True)
+    if not bad:
+        console.print("[green]healthy[/green]")
+
+
+def _shown(name: str, value: Any) -> str:
+    """A value as a person would set it."""
+    if value is None or value == []:
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(value)
+    if name == "retention_size":
+        return output.size(value)
+    if name == "retention_age":
+        return next(f"{value / unit:g}{letter}" for letter, unit in _UNITS.items() if value >= unit or unit == 60)
+    return str(value)
 
 
 def _version(name: str) -> str:
@@ -86,13 +139,3 @@ def _plain(value: object) -> Any:
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _size(root: Path) -> int:
-    total = 0
-    for path in root.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue  # sealed or deleted meanwhile
-    return total

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import re
-import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from escapement.cli import output
-from escapement.cli.overview import Overview
+from escapement.store import summaries
+from escapement.store.prices import Prices
+from escapement.store.summaries import Summary
 from escapement.store.traces import SpanStore
 from escapement.words.config import resolve
 from escapement.words.errors import ConfigError
+
+_WIDE = 112
+"""Columns from which there is room for whole ids and times."""
 
 
 def list_traces(
@@ -30,71 +32,85 @@ def list_traces(
     since: Annotated[
         str, typer.Option(help="Only traces since then: 2026-11-23, 2026-11-23T09:00, 90m, 12h, 7d.")
     ] = "",
+    until: Annotated[str, typer.Option(help="Only traces from before then: as --since.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
 ) -> None:
     """List traces: id, name, status, steps, tokens, cost, when."""
-    store = SpanStore(resolve().storage_dir)
-    oldest = _since(since) if since else 0
+    settings = resolve()
+    store = SpanStore(settings.storage_dir, prices=Prices.of(settings))
     if status and status not in output.STATUS_STYLES:
         raise ConfigError(f"--status takes {', '.join(output.STATUS_STYLES)}, not {status!r}")
-    found: list[Overview] = []
-    for row in store.traces():
-        if row.created < oldest or (status and row.status != status) or name.lower() not in row.name.lower():
-            continue
-        if not set(tag or ()) <= set(row.tags):
-            continue
-        overview = Overview.of(row)
-        if model and not any(model.lower() in known.lower() for known in overview.models):
-            continue
-        found.append(overview)
-        if len(found) == number:
-            break
+    found = summaries.page(
+        store,
+        limit=number,
+        name=name,
+        tags=tag or (),
+        status=status,
+        model=model,
+        since=output.when(since, "--since"),
+        until=output.when(until, "--until"),
+    )
     if quiet:
-        for overview in found:
-            print(overview.row.trace_id)
+        for summary in found:
+            print(summary.trace_id)
     elif as_json:
-        output.print_json_lines([overview.as_json() for overview in found])
+        output.print_json_lines([document(summary) for summary in found])
     elif not found:
-        typer.echo(
-            f"No traces{' like that' if any((name, tag, status, model, since)) else ''} in {store.root}", err=True
-        )
+        like_that = " like that" if any((name, tag, status, model, since, until)) else ""
+        typer.echo(f"No traces{like_that} in {settings.storage_dir}", err=True)
     else:
-        output.console().print(_table(found))
+        console = output.console()
+        console.print(_table(found, console.width))
 
 
-def _table(found: list[Overview]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("ID", no_wrap=True)
-    table.add_column("NAME", overflow="ellipsis", no_wrap=True, max_width=40)
-    table.add_column("STATUS", no_wrap=True)
-    for title in ("STEPS", "TOKENS", "COST"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("CREATED", no_wrap=True)
-    for overview in found:
-        row = overview.row
-        style = output.STATUS_STYLES.get(row.status, "")
-        status = overview.status if not row.parent else f"{overview.status} ← {row.parent}"
-        table.add_row(
-            row.trace_id,
-            escape(output.plain(row.name)) or "[dim]–[/dim]",
-            f"[{style}]{status}[/{style}]" if style else status,
-            str(overview.steps),
-            output.tokens(overview.tokens),
-            output.cost(overview.cost),
-            output.moment(row.created),
-        )
-    return table
+def _table(found: list[Summary], width: int) -> Table:
+    wide = width >= _WIDE
+    rows = [
+        [
+            Text(summary.trace_id),
+            output.name(summary.name),
+            _status(summary, wide),
+            Text(str(summary.steps)),
+            Text(output.tokens(summary.tokens)),
+            Text(output.cost(summary.cost)),
+            Text(output.moment(summary.created, short=not wide)),
+        ]
+        for summary in found
+    ]
+    titles = ("ID", "NAME", "STATUS", "STEPS", "TOKENS", "COST", "CREATED")
+    return output.grid(titles, rows, width, flexible=1, numbers=range(3, 6))
 
 
-def _since(text: str) -> int:
-    """Nanoseconds since the epoch for a date, a date and time (local), or an age."""
-    age = re.fullmatch(r"(\d+)([smhdw])", text)
-    if age is not None:
-        seconds = int(age.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[age.group(2)]
-        return time.time_ns() - seconds * 1_000_000_000
-    try:
-        return int(datetime.datetime.fromisoformat(text).timestamp() * 1e9)
-    except ValueError:
-        raise ConfigError(
-            f"--since takes a date (2026-11-23), a time (2026-11-23T09:00) or an age (90m, 12h, 7d), not {text!r}"
-        ) from None
+def _status(summary: Summary, wide: bool) -> Text:
+    """The status with what there is to know about the trace: below it where there is little room."""
+    notes = [] if summary.complete else ["(incomplete)" if wide else "incomplete"]
+    if summary.parent:
+        notes.append(f"← {summary.parent if wide else summary.parent[:11]}")
+    if summary.imported:
+        notes.append("(imported)" if wide else "imported")
+    return Text((" " if wide else "\n").join([summary.status, *notes]), output.STATUS_STYLES.get(summary.status, ""))
+
+
+def document(summary: Summary) -> dict[str, Any]:
+    """A trace for programs."""
+    return {
+        "id": summary.trace_id,
+        "name": summary.name,
+        "status": summary.status,
+        "complete": summary.complete,
+        "mode": summary.mode,
+        "parent": summary.parent,
+        "tags": list(summary.tags),
+        "metadata": dict(summary.metadata),
+        "steps": summary.steps,
+        "input_tokens": summary.input_tokens,
+        "output_tokens": summary.output_tokens,
+        "cost_usd": summary.cost,
+        "models": list(summary.models),
+        "created": output.iso(summary.created),
+        "duration_s": summary.duration / 1e9 if summary.duration is not None else None,
+        "error": summary.error,
+        "steps_lost": summary.lost,
+        "lines_damaged": summary.damaged,
+        "imported": summary.imported,
+    }

@@ -7,8 +7,10 @@ from typing import Any
 
 from escapement.cli import output
 from escapement.engine import usage
+from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import semconv
+from escapement.words.config import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,21 +26,20 @@ class Overview:
     duration: int | None
 
     @classmethod
-    def of(cls, row: TraceRow) -> Overview:
-        ledger: usage.Ledger = {}
+    def of(cls, row: TraceRow, prices: Prices | None = None) -> Overview:
+        ledger = usage.Ledger(prices or Prices.of(resolve()))
         for step in row.steps:
-            if step.source is None and step.answered:
-                usage.add(ledger, step.attributes, step.attributes)
-        whole = usage.total(ledger)
+            if step.source is None and semconv.SERVED_FROM not in step.attributes and step.answered:
+                ledger.add(step.attributes, step.attributes, step.start)
         models = dict.fromkeys(model_of(step) for step in row.steps if model_of(step))
         ends = [step.end for step in row.steps if step.end is not None and step.source is None]
         last = row.ended or max(ends, default=None)
         return cls(
             row=row,
             steps=len(row.steps),
-            input_tokens=whole.input,
-            output_tokens=whole.output,
-            cost=usage.cost(ledger),
+            input_tokens=ledger.input,
+            output_tokens=ledger.output,
+            cost=ledger.cost(),
             models=tuple(models),
             duration=last - row.created if last is not None and row.created else None,
         )

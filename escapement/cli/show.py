@@ -18,8 +18,9 @@ from escapement.cli import output
 from escapement.cli.overview import Overview, model_of
 from escapement.engine import usage
 from escapement.engine.lanes import ROOT
-from escapement.engine.providers import answer_document, recognise
-from escapement.engine.providers.operation import Message
+from escapement.providers import answer_document, recognise
+from escapement.providers.operation import Message
+from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
@@ -32,33 +33,76 @@ def show(
         str, typer.Argument(help="Id, a unique start of one, @last, or @-2 for the one before.")
     ] = "@last",
     content: Annotated[bool, typer.Option("--content", "-c", help="With messages, tool calls and errors.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show the steps as they end, until the run does.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON document; with --follow, one a line for each step.")
+    ] = False,
 ) -> None:
     """Show the steps of a trace: what was asked of which model, how long it took, what it used."""
-    store = SpanStore(resolve().storage_dir)
+    settings = resolve()
+    prices = Prices.of(settings)
+    store = SpanStore(settings.storage_dir, prices=prices)
     row = store.load(store.resolve(trace))
+    if follow:
+        _follow(store, row, content, as_json, prices)
+        return
     if as_json:
-        output.print_json(_document(row, content))
+        output.print_json(_document(row, content, prices))
         return
     console = output.console()
-    console.print(_head(Overview.of(row)))
+    console.print(_head(Overview.of(row, prices)))
     if not row.steps:
         console.print("  no steps were recorded")
-    console.print(_tree(row, content))
+    console.print(_tree(row, content, prices))
+
+
+def _follow(store: SpanStore, row: TraceRow, content: bool, as_json: bool, prices: Prices) -> None:
+    """Steps in the order in which they end: a line each, that names its branch in place of a tree."""
+    console = output.console()
+    if not as_json:
+        console.print(Text.assemble((row.trace_id, "bold"), "  ", (output.plain(row.name), "bold")))
+    before: dict[str, list[Message]] = {}
+    for step in store.follow(row.trace_id):
+        if content:  # of a step with its trace: the request is put together from those before it
+            row, step = _within(store, row, step)
+        if as_json:
+            output.print_json_lines([_step_document(row, step, content, prices)])
+            continue
+        console.print(_line(step, prices, _title(step), 20, 3, branch=True))
+        for text in _content(row, step, before) if content else ():
+            console.print(Padding(text, (0, 0, 0, 5), expand=False))
+    if not as_json:
+        console.print(_facts(Overview.of(store.load(row.trace_id), prices), status=True))
+
+
+def _within(store: SpanStore, row: TraceRow, step: StepRow) -> tuple[TraceRow, StepRow]:
+    for loaded in (row, store.load(row.trace_id)):
+        known = loaded.step(step.step)
+        if known is not None and (known.end is not None or known.source is not None):
+            return loaded, known
+    return row, step
 
 
 def _head(overview: Overview) -> Text:
     row = overview.row
     style = output.STATUS_STYLES.get(row.status, "")
     head = Text.assemble((row.trace_id, "bold"), "  ", (output.plain(row.name), "bold"), "  ", (overview.status, style))
+    return head.append("\n").append_text(_facts(overview))
+
+
+def _facts(overview: Overview, status: bool = False) -> Text:
+    row = overview.row
     facts = [
+        *([overview.status] if status else ()),
         f"{overview.steps} step{'s' if overview.steps != 1 else ''}",
         f"{output.tokens(overview.input_tokens)} → {output.tokens(overview.output_tokens)} tokens",
         output.cost(overview.cost) if overview.cost is not None else "cost unknown",
         output.duration(overview.duration),
         output.moment(row.created),
     ]
-    head.append("\n" + " · ".join(facts), "dim")
+    head = Text(" · ".join(facts), "dim")
     if row.parent:
         head.append(f"\nforked from {row.parent}")
     if row.tags:
@@ -72,7 +116,7 @@ def _head(overview: Overview) -> Text:
     return head
 
 
-def _tree(row: TraceRow, content: bool) -> RenderableType:
+def _tree(row: TraceRow, content: bool, prices: Prices) -> RenderableType:
     """Steps in order, those of a branch under it. Lines are a table, so that numbers stand under each other."""
     tree = Tree("", hide_root=True, guide_style="dim")
     branches = {ROOT: tree}
@@ -80,7 +124,7 @@ def _tree(row: TraceRow, content: bool) -> RenderableType:
     titles = [_title(step) for step in row.steps]
     width = max((len(title) for title in titles), default=0)
     for step, title in zip(row.steps, titles, strict=True):
-        parts: list[RenderableType] = [_line(step, title, min(width, 44), len(str(len(row.steps))))]
+        parts: list[RenderableType] = [_line(step, prices, title, min(width, 44), len(str(len(row.steps))))]
         if content:
             parts += [Padding(text, (0, 0, 0, 4), expand=False) for text in _content(row, step, before)]
         _branch(tree, branches, step.lane).add(Group(*parts))
@@ -88,17 +132,22 @@ def _tree(row: TraceRow, content: bool) -> RenderableType:
 
 
 def _branch(tree: Tree, branches: dict[str, Tree], lane: str) -> Tree:
-    if lane not in branches:
-        parent, _, name = lane.rpartition("/")
-        branches[lane] = _branch(tree, branches, parent).add(Text(name, "cyan")) if parent else tree
-    return branches[lane]
+    missing: list[str] = []
+    while lane and lane not in branches:  # a lane of an imported trace may be as deep as somebody liked
+        missing.append(lane)
+        lane = lane.rpartition("/")[0]
+    branch = branches.get(lane, tree)
+    for below in reversed(missing):
+        parent, _, name = below.rpartition("/")
+        branch = branches[below] = branch.add(Text(output.plain(name), "cyan")) if parent else tree
+    return branch
 
 
 def _title(step: StepRow) -> str:
     return output.plain(step.name) or "(gone)"
 
 
-def _line(step: StepRow, title: str, width: int, digits: int) -> RenderableType:
+def _line(step: StepRow, prices: Prices, title: str, width: int, digits: int, branch: bool = False) -> RenderableType:
     attributes = step.attributes
     line = Table.grid(padding=(0, 2))
     line.add_column(no_wrap=True, min_width=digits, justify="right")
@@ -109,8 +158,10 @@ def _line(step: StepRow, title: str, width: int, digits: int) -> RenderableType:
     line.add_column(overflow="fold")
     asked, said = attributes.get(semconv.USAGE_INPUT_TOKENS), attributes.get(semconv.USAGE_OUTPUT_TOKENS)
     used = f"{output.tokens(asked or 0)} → {output.tokens(said or 0)}" if asked is not None or said is not None else ""
-    price = output.cost(usage.cost_of([attributes])) if used else ""
+    price = output.cost(usage.cost_of(attributes, step.start, prices)) if used else ""
     notes, style = _notes(step)
+    if branch and step.lane != ROOT:
+        notes = " · ".join(part for part in (step.lane.removeprefix(f"{ROOT}/"), notes) if part)
     line.add_row(str(step.step), escape(title), output.duration(step.duration), used, price, Text(notes, style))
     return line
 
@@ -161,7 +212,9 @@ def _content(row: TraceRow, step: StepRow, before: dict[str, list[Message]]) -> 
 def _message(message: Message, style: str) -> Text:
     text = Text.assemble((f"{output.plain(message.role)}: ", f"bold {style}"), output.plain(message.text.rstrip()))
     for call in message.tool_calls:
-        text.append(f"\n  calls {output.plain(call)}" if message.text else f"calls {output.plain(call)}", "magenta")
+        text.append(
+            f"\n  calls {output.plain(str(call))}" if message.text else f"calls {output.plain(str(call))}", "magenta"
+        )
     return text
 
 
@@ -186,37 +239,39 @@ def messages(row: TraceRow, step: StepRow) -> tuple[Sequence[Message], Sequence[
     return asked, operation.said(answer_document(operation, body, content_type)), ""
 
 
-def _document(row: TraceRow, content: bool) -> dict[str, Any]:
-    steps = []
-    for step in row.steps:
-        attributes = step.attributes
-        document: dict[str, Any] = {
-            "step": step.step,
-            "lane": step.lane,
-            "name": step.name,
-            "model": model_of(step),
-            "status": attributes.get(semconv.STATUS),
-            "error": attributes.get(semconv.ERROR_TYPE),
-            "start": output.iso(step.start),
-            "duration_s": step.duration / 1e9 if step.duration is not None else None,
-            "input_tokens": attributes.get(semconv.USAGE_INPUT_TOKENS),
-            "output_tokens": attributes.get(semconv.USAGE_OUTPUT_TOKENS),
-            "cost_usd": usage.cost_of([attributes]),
-            "stream": semconv.RESPONSE_CHUNKS in attributes,
-            "fingerprint": step.fingerprint,
-            "source": {"trace": step.source[0], "step": step.source[1]} if step.source is not None else None,
-        }
-        if content:
-            asked, said, error = messages(row, step)
-            document["asked"] = [_as_json(message) for message in asked]
-            document["said"] = [_as_json(message) for message in said]
-            document["error_body"] = error or None
-        steps.append(document)
-    return {"trace": Overview.of(row).as_json(), "steps": steps}
+def _document(row: TraceRow, content: bool, prices: Prices) -> dict[str, Any]:
+    steps = [_step_document(row, step, content, prices) for step in row.steps]
+    return {"trace": Overview.of(row, prices).as_json(), "steps": steps}
+
+
+def _step_document(row: TraceRow, step: StepRow, content: bool, prices: Prices) -> dict[str, Any]:
+    attributes = step.attributes
+    document: dict[str, Any] = {
+        "step": step.step,
+        "lane": step.lane,
+        "name": step.name,
+        "model": model_of(step),
+        "status": attributes.get(semconv.STATUS),
+        "error": attributes.get(semconv.ERROR_TYPE),
+        "start": output.iso(step.start),
+        "duration_s": step.duration / 1e9 if step.duration is not None else None,
+        "input_tokens": attributes.get(semconv.USAGE_INPUT_TOKENS),
+        "output_tokens": attributes.get(semconv.USAGE_OUTPUT_TOKENS),
+        "cost_usd": usage.cost_of(attributes, step.start, prices),
+        "stream": semconv.RESPONSE_CHUNKS in attributes,
+        "fingerprint": step.fingerprint,
+        "source": {"trace": step.source[0], "step": step.source[1]} if step.source is not None else None,
+    }
+    if content:
+        asked, said, error = messages(row, step)
+        document["asked"] = [_as_json(message) for message in asked]
+        document["said"] = [_as_json(message) for message in said]
+        document["error_body"] = error or None
+    return document
 
 
 def _as_json(message: Message) -> dict[str, Any]:
     document: dict[str, Any] = {"role": message.role, "text": message.text}
     if message.tool_calls:
-        document["tool_calls"] = list(message.tool_calls)
+        document["tool_calls"] = [str(call) for call in message.tool_calls]
     return document

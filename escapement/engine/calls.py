@@ -16,8 +16,8 @@ import orjson
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import redaction
-from escapement.engine.providers import Operation, answer_attributes, answer_document
+from escapement.engine import redaction, spread
+from escapement.providers import Operation, answer_attributes, answer_document
 from escapement.words import semconv
 from escapement.words.http import REASONS, Failure, Headers
 
@@ -167,8 +167,8 @@ class Exchange:
         if self.failure is not None:
             attempt["failure"] = [self.failure.type, redaction.scrub_text(self.failure.message)]
         if self.status is not None and self.status >= 400:
-            body = b"".join(self._pieces)[:_BODY_OF_ATTEMPT]
-            attempt["body"] = redaction.scrub(body).decode("utf-8", "replace")
+            body = redaction.scrub(b"".join(self._pieces))  # whole: a key that is cut has no shape
+            attempt["body"] = body[:_BODY_OF_ATTEMPT].decode("utf-8", "replace")
         return attempt
 
     def attributes(self, operation: Operation, redact: bool) -> dict[str, Any]:
@@ -186,15 +186,23 @@ class Exchange:
             body, cuts = self._joined()
         else:
             body, cuts = self._pieces[0] if self._pieces else b"", []
-        if redact and redaction.may_hold_secrets(body):
-            body, cuts = redaction.scrub_with_cuts(body, cuts)
         attributes[semconv.STATUS] = self.status
         attributes[semconv.RESPONSE_HEADERS] = headers = redaction.response_headers(self.headers)
+        content_type = next((value for key, value in headers if key.lower() == "content-type"), "")
+        document = answer_document(operation, body, content_type)
+        if redact:
+            received = body
+            if content_type.startswith("text/event-stream"):
+                body, cuts = spread.scrub_stream(body, cuts, document)
+            else:
+                body, cuts = redaction.scrub_with_cuts(body, cuts)
+            if body is not received:
+                document = answer_document(operation, body, content_type)
         # What is as usual goes without saying: every attribute costs.
         if self.http_version != "HTTP/1.1":
             attributes[semconv.HTTP_VERSION] = self.http_version
         if self.reason != REASONS.get(self.status, ""):
-            attributes[semconv.REASON] = self.reason
+            attributes[semconv.REASON] = redaction.scrub_text(self.reason)
         if self._wire_size not in (-1, len(body)):
             attributes[semconv.RESPONSE_WIRE] = self._wire_size
         if self.ending != "end":
@@ -211,8 +219,7 @@ class Exchange:
                 attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = times[0] / 1e6
         if self.status >= 400:
             attributes[semconv.ERROR_TYPE] = str(self.status)
-        content_type = next((value for key, value in headers if key.lower() == "content-type"), "")
-        attributes.update(answer_attributes(operation, answer_document(operation, body, content_type)))
+        attributes.update(answer_attributes(operation, document))
         return attributes
 
     def _joined(self) -> tuple[bytes, list[int]]:

@@ -1,38 +1,35 @@
 """The fingerprint: the hash that says two requests are the same request.
 
 It covers the operation (method, path without host and deployment prefix, query without credentials) and the canonical
-body. Headers, host and credentials do not count. Multipart bodies count part by part, because their boundary is new
-every time.
+body, all without secrets. Headers, host and credentials do not count. Multipart bodies count part by part, because
+their boundary is new every time.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from hashlib import blake2b
 
+from escapement.engine import redaction
+from escapement.providers import tail
 from escapement.store.pieces import Body, Splitter
 from escapement.words.http import Request
 
 VERSION = "1"
 """Changes whenever the same request would get another fingerprint."""
 
-_PREFIX = re.compile(r"^.*/(?:v\d+(?:alpha|beta)?\d*|deployments/[^/]+|openai)/")
 _SHORT = 16384
 _NOT_COUNTED = frozenset({"api-version", "key", "api_key", "access_token", "token"})
-
-
-@lru_cache(maxsize=1024)
-def tail(path: str) -> str:
-    """A path without what differs between hosts: `/openai/deployments/x/chat/completions` → `chat/completions`."""
-    return _PREFIX.sub("", path, count=1).strip("/")
 
 
 def fingerprint(request: Request, splitter: Splitter, conversation: str) -> tuple[str, Body]:
     """The fingerprint of a request (`1:` and 32 hex digits), and its body cut by `splitter`."""
     body = splitter.split(request.body, conversation)
     boundary = None if body.parsed else _boundary(request)
-    canonical = body.canonical() if boundary is None else _multipart(request.body, boundary)
+    if boundary is None:
+        canonical = body.canonical()
+    else:
+        canonical = _multipart(redaction.scrub(request.body) if body.secrets else request.body, boundary)
     operation = f"{request.method} {tail(request.path)}?{_query(request.query)}"
     hashed = blake2b(operation.encode() + b"\0" + canonical, digest_size=16)
     return f"{VERSION}:{hashed.hexdigest()}", body

@@ -1,50 +1,20 @@
-"""Secrets of known shapes, replaced by stable placeholders before anything is hashed or written.
+"""Secrets, replaced by stable placeholders before anything is hashed or written.
 
-Headers go by allowlist: what is not named here is not kept. Bodies are searched for the shapes that providers give
-their keys; a placeholder names the kind of key, so two different keys of a kind make the same fingerprint.
+Headers go by allowlist: what is not named here is not kept. Bodies, addresses and messages are searched for `shapes`;
+a placeholder names the kind of key, so two different keys of a kind make the same fingerprint.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any
+from urllib.parse import unquote, unquote_plus
 
-from escapement.words.http import Headers, RawHeaders
-
-# By kind: the shapes of its keys. Each begins with plain text, which is searched for first, because that is fast.
-_KINDS = {
-    "anthropic-key": [r"sk-ant-[A-Za-z0-9_\-]{20,}"],
-    "openai-key": [r"sk-[A-Za-z0-9_\-]{20,}"],
-    "google-key": [r"AIza[A-Za-z0-9_\-]{35}"],
-    "google-token": [r"ya29\.[A-Za-z0-9_\-]{20,}"],
-    "aws-key": [r"AKIA[A-Z0-9]{16}\b", r"ASIA[A-Z0-9]{16}\b"],
-    "github-token": [*(rf"gh{kind}_[A-Za-z0-9]{{36,}}" for kind in "pousr"), r"github_pat_[A-Za-z0-9_]{22,}"],
-    "slack-token": [r"xox[abeoprs]-[A-Za-z0-9\-]{10,}"],
-    "jwt": [r"eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}"],
-    "huggingface-token": [r"hf_[A-Za-z0-9]{30,}"],
-    "groq-key": [r"gsk_[A-Za-z0-9]{40,}"],
-    "private-key": [r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.)*?-----END [A-Z ]*PRIVATE KEY-----"],
-}
-
-
-class _Shape(NamedTuple):
-    start: bytes
-    pattern: re.Pattern[bytes]
-    placeholder: bytes
-
-
-_SHAPES = tuple(
-    _Shape(
-        re.match(r"[\w-]+", shape).group().encode(),  # type: ignore[union-attr]  # each begins with plain text
-        re.compile(shape.encode()),
-        f"[REDACTED:{kind}]".encode(),
-    )
-    for kind, shapes in _KINDS.items()
-    for shape in shapes
-)
-_STARTS = tuple({shape.start: None for shape in _SHAPES})
-_INSIDE_A_WORD = re.compile(rb"[A-Za-z0-9_]")
+from escapement.engine.shapes import KEYS, NAMED, Shape
+from escapement.words.http import Headers, RawHeaders, Request
 
 _KEPT_OF_REQUEST = frozenset(
     {b"accept", b"anthropic-beta", b"anthropic-version", b"content-type", b"openai-beta", b"user-agent"}
@@ -57,71 +27,90 @@ _KEPT_OF_RESPONSE = re.compile(
     r"|request-id|retry-after.*|cache-control|strict-transport-security|alt-svc|link|nel|report-to|allow"
     r"|(?:anthropic|openai|cf|x|ms|apim|azureml|helicone|litellm|llm|fireworks|cohere|groq)-.*"
 )
+# Headers whose values are the provider's own and of every answer: they need no search.
+_PLAIN = re.compile(
+    r"content-(?:type|length|encoding)|transfer-encoding|connection|date|server|vary|via|age|etag|alt-svc|cache-control"
+    r"|strict-transport-security|request-id|x-request-id|retry-after.*|cf-.*|openai-.*|(?:x|anthropic)-ratelimit-.*"
+)
 _COOKIE_VALUE = re.compile(r"^([^=;\s]+)=[^;]*")
 _SECRET_QUERY = re.compile(
-    r"(?i)^(?:api[-_]?key|key|access[-_]?token|token|sig(?:nature)?|secret|code|password|x-amz-.*)$"
+    r"(?i)^(?:(?:(?:api|access|app|auth|client|refresh|security|session|subscription)[-_]?)?(?:key|token|secret)"
+    r"|sig(?:nature)?|code|password|x-(?:amz|goog)-.*)$"
 )
 
 
 def scrub(text: bytes) -> bytes:
     """`text` with every key of a known shape replaced; the very same object where there is none."""
-    return scrub_with_cuts(text, [])[0] if may_hold_secrets(text) else text
+    return scrub_with_cuts(text, [])[0]
 
 
 def scrub_text(text: str) -> str:
-    """`scrub` for messages of exceptions, which may hold what is no valid text."""
+    """`scrub` for what a program or a library said, which may hold what is no valid text."""
     return scrub(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
-def may_hold_secrets(text: bytes) -> bool:
-    """Whether the start of any known shape is in the text."""
-    for start in _STARTS:  # noqa: SIM110  (a generator would double the cost, and this is in every call)
-        if start in text:
-            return True
-    return False
+def scrub_value(value: Any) -> Any:
+    """`scrub_text` for every string in a value made of dicts and lists."""
+    if isinstance(value, str):
+        return scrub_text(value)
+    if isinstance(value, Mapping):
+        return {scrub_value(key): scrub_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [scrub_value(item) for item in value]
+    return value
 
 
 def scrub_with_cuts(text: bytes, cuts: list[int]) -> tuple[bytes, list[int]]:
     """`text` scrubbed, and byte offsets into it moved along; a cut inside a key moves behind its placeholder."""
-    for start, pattern, placeholder in _SHAPES:
-        if start not in text:
-            continue
-        # "task-…" holds "sk-…": a key does not start inside a word. (Asking the pattern for that would slow it down.)
-        spans = [
-            match.span()
-            for match in pattern.finditer(text)
-            if not match.start() or not _INSIDE_A_WORD.match(text, match.start() - 1)
-        ]
-        if not spans:
-            continue
-        cuts = [_moved(cut, spans, len(placeholder)) for cut in cuts]
-        kept = zip([0, *(end for _, end in spans)], [*(begin for begin, _ in spans), len(text)], strict=True)
-        text = placeholder.join([text[begin:end] for begin, end in kept])
+    for sign, shapes in KEYS:
+        if sign(text) is not None:
+            for shape in shapes:
+                text, cuts = _replaced(text, text, shape, cuts)
+    lower = text.lower()
+    for sign, shapes in NAMED:
+        if sign(lower) is not None:
+            for shape in shapes:
+                text, cuts = _replaced(text, text.lower(), shape, cuts)
+            lower = text.lower()
     return text, cuts
 
 
-def _moved(cut: int, spans: list[tuple[int, int]], width: int) -> int:
-    """Where an offset is once each span is `width` bytes wide."""
-    shift = 0
-    for begin, end in spans:
-        if cut >= end:
-            shift += width - (end - begin)
-        elif cut > begin:
-            shift += begin + width - cut
-    return cut + shift
+def _replaced(text: bytes, searched: bytes, shape: Shape, cuts: list[int]) -> tuple[bytes, list[int]]:
+    """`text` without what the shape finds in `searched`, which has the same length."""
+    spans = shape.spans(searched)
+    if not spans:
+        return text, cuts
+    kept = zip([0, *(end for _, end in spans)], [*(begin for begin, _ in spans), len(text)], strict=True)
+    replaced = shape.placeholder.join([text[begin:end] for begin, end in kept])
+    return replaced, _moved(cuts, spans, len(shape.placeholder))
+
+
+def _moved(cuts: list[int], spans: list[tuple[int, int]], width: int) -> list[int]:
+    """Where ascending offsets are once each span is `width` bytes wide."""
+    moved, at, shift = [], 0, 0
+    for cut in cuts:
+        while at < len(spans) and spans[at][1] <= cut:
+            shift += width - (spans[at][1] - spans[at][0])
+            at += 1
+        inside = at < len(spans) and spans[at][0] < cut
+        moved.append((spans[at][0] + width if inside else cut) + shift)
+    return moved
 
 
 def request_headers(headers: RawHeaders) -> Headers:
     """The headers of a request that are kept: those that say what was asked, never who asked."""
-    return [(key.decode("latin-1"), value.decode("latin-1")) for key, value in headers if _is_kept_of_request(key)]
+    return [
+        (key.decode("latin-1"), _clean(value.decode("latin-1"))) for key, value in headers if _is_kept_of_request(key)
+    ]
 
 
 def response_headers(headers: Headers) -> Headers:
     """The headers of an answer that are kept. Cookies keep their names and lose their values."""
     kept: list[tuple[str, str]] = []
     for key, value in headers:
-        if _is_kept_of_response(key):
-            kept.append((key, _COOKIE_VALUE.sub(r"\1=REDACTED", value) if key.lower() == "set-cookie" else value))
+        treat = _treatment(key)
+        if treat is not None:
+            kept.append((key, treat(value)))
     return kept
 
 
@@ -131,19 +120,54 @@ def _is_kept_of_request(key: bytes) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _is_kept_of_response(key: str) -> bool:
+def _treatment(key: str) -> Callable[[str], str] | None:
+    """What is done with the value of a header of an answer; None for one that is not kept."""
     name = key.lower()
-    if name == "set-cookie" or name.startswith(("x-ratelimit-", "anthropic-ratelimit-")):
-        return True
-    return _DROPPED_OF_RESPONSE.search(name) is None and _KEPT_OF_RESPONSE.fullmatch(name) is not None
+    if name == "set-cookie":
+        return _cookie
+    if _PLAIN.fullmatch(name) is not None:
+        return str
+    dropped = _DROPPED_OF_RESPONSE.search(name) is not None or _KEPT_OF_RESPONSE.fullmatch(name) is None
+    return None if dropped else _clean
 
 
-def query(text: str) -> str:
-    """A query string without the values of parameters that carry credentials."""
-    if not text:
-        return text
+def _cookie(value: str) -> str:
+    return _COOKIE_VALUE.sub(r"\1=REDACTED", value)
+
+
+@lru_cache(maxsize=1024)
+def _clean(value: str) -> str:
+    """Short text that comes again and again: the value of a header, a host, a path."""
+    return scrub_text(value)
+
+
+def address(request: Request) -> Request:
+    """The request without credentials in its path and query; the very same object where there are none."""
+    path, asked = _path(request.path), _query(request.query)
+    if path == request.path and asked == request.query:
+        return request
+    return replace(request, path=path, query=asked)
+
+
+def name(text: str) -> str:
+    """A host or an operation (which may be named after a path) without credentials."""
+    return _clean(text)
+
+
+@lru_cache(maxsize=1024)
+def _path(text: str) -> str:
+    plain = unquote(text)
+    clean = scrub_text(plain)
+    return clean if clean != plain else text
+
+
+@lru_cache(maxsize=1024)
+def _query(text: str) -> str:
+    """A query without the values that hold a known shape, or belong to a parameter that carries credentials."""
     parts = []
     for part in text.split("&"):
-        name, equals, _ = part.partition("=")
-        parts.append(f"{name}=REDACTED" if equals and _SECRET_QUERY.match(name) else part)
+        key, _, value = part.partition("=")
+        named = value and _SECRET_QUERY.match(unquote(key))
+        shaped = any(scrub_text(plain) != plain for plain in (unquote(part), unquote_plus(part)))
+        parts.append(f"{key if value else ''}=REDACTED" if named or shaped else part)
     return "&".join(parts)

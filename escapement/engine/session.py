@@ -19,7 +19,7 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -31,19 +31,28 @@ from escapement.engine.fingerprint import exact, fingerprint
 from escapement.engine.guards import IdenticalCalls
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
-from escapement.engine.providers import Operation, request_attributes
 from escapement.engine.spans import StepSpan
 from escapement.engine.trace import Trace
-from escapement.store import layout
+from escapement.providers import Operation, request_attributes
+from escapement.store import layout, sealing
 from escapement.store.journal import Journal, Record
-from escapement.store.pieces import Body, Splitter
+from escapement.store.pieces import Body, Splitter, as_json
+from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import ids, semconv
 from escapement.words.config import Settings
-from escapement.words.errors import ConfigError, EscapementWarning, GuardError, LoopDetectedError
+from escapement.words.errors import (
+    ConfigError,
+    EscapementError,
+    EscapementWarning,
+    GuardError,
+    LoopDetectedError,
+    StoreError,
+)
 from escapement.words.http import Request
 
 _log = logging.getLogger("escapement")
+_SEGMENT = 16_000_000  # bytes of a journal after which a run goes on in the next
 
 
 class Session:
@@ -57,7 +66,9 @@ class Session:
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
         source: TraceRow | None = None,
+        adopt: Callable[[], object] = lambda: None,
     ) -> None:
+        # `adopt` brings the source into the store, for a run that goes on from it.
         self.settings = settings
         self.redacts = settings.redact
         self.name = name
@@ -69,11 +80,12 @@ class Session:
         self.status = "running"
         self.error: str | None = None
         self.source = source
+        self._adopt = adopt
         self.hits = 0
         self.misses = 0
         self.steps = 0
         self.lost = 0
-        self.ledger: usage.Ledger = {}
+        self.ledger = usage.Ledger(Prices.of(settings))
         """What live calls used; what was served cost nothing."""
         self.scope = Scope(self)
         self.process_id = os.getpid()
@@ -81,6 +93,7 @@ class Session:
         self._lock = threading.RLock()
         self._live: set[Exchange] = set()
         self._flying: Counter[str] = Counter()
+        self._in_flight = 0
         self._last_end: dict[str, int] = {}
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
         self._matcher = Matcher(source.steps) if source is not None else None
@@ -109,6 +122,7 @@ class Session:
         if call.session is self:
             return self._exchange(call)  # the SDK tries again
         lane = scope.lane
+        request = redaction.address(request)
         with self._lock:
             step = self.steps + 1
             bytes_ = exact(request)
@@ -131,10 +145,11 @@ class Session:
                 self._miss(print_, request, operation, lane, step, body)
             start = time.time_ns()
             attributes = self._describe(request, operation, lane, step, print_, body)
-            if bytes_:
+            if bytes_ and not body.secrets:  # a hash of a short secret could be guessed
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
             self._flying[print_] += 1
+            self._in_flight += 1
         attributes[semconv.REQUEST_BODY] = delta
         self._open(call, operation, attributes, new, start)
         return self._exchange(call)
@@ -167,6 +182,8 @@ class Session:
         fields = {name: value for name, (_, value) in body.fields.items()}
         attributes = request_attributes(operation, request, fields)
         attributes |= {
+            semconv.OPERATION_NAME: redaction.name(operation.name),
+            semconv.SERVER_ADDRESS: redaction.name(request.origin.host),
             semconv.TRACE_ID: self.trace_id,
             semconv.STEP: step,
             semconv.LANE: lane,
@@ -178,7 +195,7 @@ class Session:
             semconv.REQUEST_BYTES: len(request.body),
         }
         if request.query:
-            attributes[semconv.QUERY] = redaction.query(request.query)
+            attributes[semconv.QUERY] = request.query
         return attributes
 
     def _open(
@@ -186,7 +203,7 @@ class Session:
     ) -> None:
         current = otel_context.get_current()
         inside = otel.get_current_span(current).get_span_context().is_valid
-        pieces = {name: _text(piece) for name, piece in new.items()}
+        pieces = {name: as_json(piece) for name, piece in new.items()}
         parent = current if inside else self._root_context
         call.open(self, operation, StepSpan(self, _title(attributes), parent, attributes, pieces, start))
 
@@ -233,8 +250,12 @@ class Session:
         """A live call has ended and is written."""
         with self._lock:
             self._flying[asked[semconv.FINGERPRINT]] -= 1
+            self._in_flight -= 1
             if 0 < answered.get(semconv.STATUS, 0) < 400:
-                usage.add(self.ledger, asked, answered)
+                began = time.time_ns() - answered.get(semconv.RESPONSE_ELAPSED, 0)
+                self.ledger.add(asked, answered, began)
+            if self._journal is not None and self._journal.length >= _SEGMENT and not self._in_flight:
+                self._go_on(self._journal)
 
     # -- going live ----------------------------------------------------------------------------------------------
 
@@ -252,6 +273,10 @@ class Session:
     def _fork(self) -> None:
         assert self.source is not None
         self.mode = "fork"
+        try:
+            self._adopt()
+        except EscapementError as error:
+            _warn(f"the trace that is replayed cannot be taken into the store: its steps will read as gone ({error})")
         self.trace_id = self._begin()
         self.keep(*[self._served_record(*served) for served in self._served])
 
@@ -271,12 +296,12 @@ class Session:
 
     def _begin(self) -> str:
         """Open a journal and the run's span; the new trace's id. Raises StoreError."""
+        name = redaction.scrub_text(self.name)
         otel_id = ids.new_otel_trace_id()
         trace_id = ids.trace_id_of(otel_id)
-        store = layout.create(self.settings.storage_dir)
-        self._journal = Journal(store, trace_id, fsync=self.settings.durability == "fsync", on_loss=self._complain)
-        attributes = {semconv.TRACE_ID: trace_id, semconv.TRACE_NAME: self.name, semconv.MODE: self.mode}
-        self._root = spans.start_root(self.name or "escapement", otel_id, attributes)
+        self._journal = self._new_journal(trace_id)
+        attributes = {semconv.TRACE_ID: trace_id, semconv.TRACE_NAME: name, semconv.MODE: self.mode}
+        self._root = spans.start_root(name or "escapement", otel_id, attributes)
         self._root_context = otel.set_span_in_context(self._root, otel_context.get_current())
         self.keep(
             {
@@ -285,15 +310,16 @@ class Session:
                 "trace": trace_id,
                 "trace_id": f"{self._root.get_span_context().trace_id:032x}",
                 "span_id": f"{self._root.get_span_context().span_id:016x}",
-                "name": self.name,
-                "tags": self.tags,
-                "metadata": self.metadata,
+                "name": name,
+                "tags": redaction.scrub_value(self.tags),
+                "metadata": redaction.scrub_value(self.metadata),
                 "mode": self.mode,
                 "parent": self.source.trace_id if self.source is not None else None,
                 "time": time.time_ns(),
                 "origin": {
                     "host": socket.gethostname(),
                     "pid": os.getpid(),
+                    "service": spans.service_name(),
                     "program": os.path.basename(sys.argv[0]) if sys.argv else "",
                     "python": platform.python_version(),
                     "escapement": spans.own_version(),
@@ -311,6 +337,27 @@ class Session:
         # What later bodies would be described by may be missing now: describe them from nothing.
         self._splitter.reset()
         return False
+
+    def _go_on(self, full: Journal) -> None:
+        """Go on in a new journal, so that what is in the full one can be sealed while the run is under way."""
+        try:
+            self._journal = self._new_journal(self.trace_id)
+        except StoreError:
+            return  # no room for a new one: the old one still takes records
+        full.write({"record": "continued", "time": time.time_ns()})
+        full.close()
+        self._splitter.reset()
+        self.keep({"record": "continues", "trace": self.trace_id, "time": time.time_ns()})
+        self._seal()
+
+    def _new_journal(self, trace_id: str) -> Journal:
+        store = layout.create(self.settings.storage_dir)
+        return Journal(store, trace_id, fsync=self.settings.durability == "fsync", on_loss=self._complain)
+
+    def _seal(self) -> None:
+        """Have what is finished moved into the tables, if there is enough of it; never here, and never waited for."""
+        if self.settings.sealing == "background":
+            sealing.start(self.settings.storage_dir)
 
     def lose(self) -> None:
         """A step could not be written."""
@@ -364,6 +411,7 @@ class Session:
         if self._journal is not None:
             self._write_end()
             self._journal.close()
+            self._seal()
             if self.lost:
                 _warn(f"the recording {self.trace_id} is incomplete: {self.lost} steps could not be written")
 
@@ -374,10 +422,8 @@ class Session:
         if self._journal is not None:
             self._journal.close()
             self._splitter.reset()
-            store = layout.create(self.settings.storage_dir)
-            self._journal = Journal(
-                store, self.trace_id, fsync=self.settings.durability == "fsync", on_loss=self._complain
-            )
+            self._in_flight = 0
+            self._journal = self._new_journal(self.trace_id)
 
     @property
     def remaining(self) -> int:
@@ -387,15 +433,6 @@ class Session:
 
 def _title(attributes: Mapping[str, Any]) -> str:
     return f"{attributes[semconv.OPERATION_NAME]} {attributes.get(semconv.REQUEST_MODEL, '')}".strip()
-
-
-def _text(piece: bytes) -> str | dict[str, str]:
-    try:
-        return piece.decode()
-    except UnicodeDecodeError:
-        from base64 import b64encode
-
-        return {"base64": b64encode(piece).decode()}
 
 
 def _describe_error(error: BaseException) -> str:

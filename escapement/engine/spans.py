@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits, SpanProcesso
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from escapement.engine import lanes
+from escapement.engine import lanes, redaction
 from escapement.store.journal import Record
 from escapement.words import semconv
 
@@ -156,10 +156,14 @@ def _record(span: ReadableSpan) -> Record:
         "start": span.start_time,
         "end": span.end_time,
         "status": span.status.status_code.name,
-        "description": span.status.description,
-        "attributes": dict(span.attributes or {}),
+        "description": redaction.scrub_value(span.status.description),
+        "attributes": redaction.scrub_value(dict(span.attributes or {})),
         "events": [
-            {"name": event.name, "time": event.timestamp, "attributes": dict(event.attributes or {})}
+            {
+                "name": event.name,
+                "time": event.timestamp,
+                "attributes": redaction.scrub_value(dict(event.attributes or {})),
+            }
             for event in span.events
         ],
     }
@@ -213,6 +217,13 @@ def own_version() -> str:
         return version("escapement")
     except PackageNotFoundError:
         return "0"
+
+
+def service_name() -> str:
+    """The name that the program has in telemetry, where it has one."""
+    named = os.environ.get("OTEL_SERVICE_NAME", "").strip()
+    pairs = (pair.partition("=") for pair in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(","))
+    return named or next((value.strip() for key, _, value in pairs if key.strip() == "service.name"), "")
 
 
 def become_global() -> None:

@@ -96,12 +96,8 @@ class Trace:
 
     @property
     def cost(self) -> float | None:
-        """US dollars for the live calls at list prices; None where a model's price is not known."""
-        if self._session is None:
-            return 0.0
-        from escapement.engine import usage
-
-        return usage.cost(self._session.ledger)
+        """US dollars for the live calls, at list prices or those of `prices_file`; None where one is not known."""
+        return self._session.ledger.cost() if self._session is not None else 0.0
 
     @property
     def incomplete(self) -> bool:

@@ -1,104 +1,102 @@
-"""What a run used: tokens by model, and what they cost at list prices (genai-prices). Unknown is None, never 0."""
+"""What a run used: tokens by model, and what they cost. Unknown is None, never 0."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from array import array
+from collections.abc import Mapping
 from typing import Any
 
+from escapement.store.prices import Prices
 from escapement.words import semconv
 
-
-@dataclass(slots=True)
-class Usage:
-    """Tokens of calls to one model. `cache_read` and `cache_write` are part of `input`, `reasoning` of `output`."""
-
-    calls: int = 0
-    input: int = 0
-    output: int = 0
-    cache_read: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-
-
-Ledger = dict[tuple[str, str], Usage]
-"""Usage by provider and model."""
-
-_FIELDS = (
-    ("input", semconv.USAGE_INPUT_TOKENS),
-    ("output", semconv.USAGE_OUTPUT_TOKENS),
-    ("cache_read", semconv.USAGE_CACHE_READ),
-    ("cache_write", semconv.USAGE_CACHE_WRITE),
-    ("reasoning", semconv.USAGE_REASONING),
+_TOKENS = (
+    semconv.USAGE_INPUT_TOKENS,
+    semconv.USAGE_OUTPUT_TOKENS,
+    semconv.USAGE_CACHE_READ,
+    semconv.USAGE_CACHE_WRITE,
 )
+_WIDTH = 1 + len(_TOKENS)
 
 
-def add(ledger: Ledger, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> None:
-    """Count a call, from the attributes that its span had at its start and at its end."""
-    provider = asked.get(semconv.PROVIDER_NAME, "")
-    model = answered.get(semconv.RESPONSE_MODEL) or asked.get(semconv.REQUEST_MODEL) or ""
-    usage = ledger.get((provider, model))
-    if usage is None:
-        usage = ledger[provider, model] = Usage()
-    usage.calls += 1
-    for field, name in _FIELDS:
-        value = answered.get(name)
-        if value:
-            setattr(usage, field, getattr(usage, field) + value)
+class Usage:
+    """The calls to one model, each by itself, because what it costs depends on its size and its time: 40 bytes a call.
+
+    Tokens read from and written to a cache are part of `input`.
+    """
+
+    __slots__ = ("_each", "_priced")
+
+    def __init__(self) -> None:
+        self._each = array("q")
+        self._priced = (0, 0.0)
+
+    def add(self, when: int, input: int, output: int, cache_read: int, cache_write: int) -> None:
+        self._each.extend((when, input, output, cache_read, cache_write))  # at once: another thread may be reading
+
+    @property
+    def input(self) -> int:
+        return sum(self._each[1::_WIDTH])
+
+    @property
+    def output(self) -> int:
+        return sum(self._each[2::_WIDTH])
+
+    def cost(self, provider: str, model: str, prices: Prices) -> float | None:
+        """US dollars, always by the same prices: calls that have been priced are not priced again."""
+        done, dollars = self._priced
+        numbers = iter(self._each[done:])
+        for call in zip(*[numbers] * _WIDTH, strict=True):
+            cost = prices.cost(provider, model, *call)
+            if cost is None:
+                return None
+            dollars += cost
+            done += _WIDTH
+        self._priced = done, dollars
+        return dollars
 
 
-def total(ledger: Ledger) -> Usage:
-    whole = Usage()
-    for usage in ledger.values():
-        for field in ("calls", "input", "output", "cache_read", "cache_write", "reasoning"):
-            setattr(whole, field, getattr(whole, field) + getattr(usage, field))
-    return whole
+class Ledger(dict[tuple[str, str], Usage]):
+    """Usage by provider and model. Calls are priced when somebody asks, not while the program waits."""
+
+    def __init__(self, prices: Prices) -> None:
+        super().__init__()
+        self._prices = prices
+
+    def add(self, asked: Mapping[str, Any], answered: Mapping[str, Any], when: int) -> None:
+        """Count a call that began at `when`, from the attributes that its span had at its start and at its end."""
+        provider = str(asked.get(semconv.PROVIDER_NAME, ""))
+        model = str(answered.get(semconv.RESPONSE_MODEL) or asked.get(semconv.REQUEST_MODEL) or "")
+        usage = self.get((provider, model))
+        if usage is None:
+            usage = self[provider, model] = Usage()
+        usage.add(when, *[_count(answered.get(name)) for name in _TOKENS])
+
+    @property
+    def input(self) -> int:
+        return sum(usage.input for usage in list(self.values()))
+
+    @property
+    def output(self) -> int:
+        return sum(usage.output for usage in list(self.values()))
+
+    def cost(self) -> float | None:
+        """US dollars; None as soon as one call that used tokens has no known price."""
+        dollars = 0.0
+        for (provider, model), usage in list(self.items()):
+            cost = usage.cost(provider, model, self._prices)
+            if cost is None:
+                return None
+            dollars += cost
+        return dollars
 
 
-def cost(ledger: Ledger) -> float | None:
-    """US dollars for a ledger; None as soon as one model that used tokens has no known price."""
-    dollars = 0.0
-    for (provider, model), usage in ledger.items():
-        if not usage.input and not usage.output:
-            continue
-        price = _price(provider, model, usage)
-        if price is None:
-            return None
-        dollars += price
-    return dollars
+def cost_of(attributes: Mapping[str, Any], when: int, prices: Prices) -> float | None:
+    """US dollars for one call, from the attributes of its span."""
+    ledger = Ledger(prices)
+    ledger.add(attributes, attributes, when)
+    return ledger.cost()
 
 
-def cost_of(attributes: Iterable[Mapping[str, Any]]) -> float | None:
-    """US dollars for calls, from the attributes of their spans."""
-    ledger: Ledger = {}
-    for call in attributes:
-        add(ledger, call, call)
-    return cost(ledger)
-
-
-_PROVIDERS = {
-    "azure.ai.openai": "azure",
-    "aws.bedrock": "aws",
-    "mistral_ai": "mistral",
-    "x_ai": "x-ai",
-    "together_ai": "together",
-}
-
-
-def _price(provider: str, model: str, usage: Usage) -> float | None:
-    import genai_prices
-
-    try:
-        calculation = genai_prices.calc_price(
-            genai_prices.Usage(
-                input_tokens=usage.input,
-                output_tokens=usage.output,
-                cache_read_tokens=usage.cache_read,
-                cache_write_tokens=usage.cache_write,
-            ),
-            model_ref=model,
-            provider_id=_PROVIDERS.get(provider, provider),
-        )
-    except (LookupError, ValueError):
-        return None
-    return float(calculation.total_price)
+def _count(value: object) -> int:
+    """A number of tokens. Servers answer with all sorts of things; what is no such number counts as not said."""
+    return value if type(value) is int and 0 <= value < 2**53 else 0

@@ -5,7 +5,8 @@ nothing that had reached it. The file is locked while its writer lives: a reader
 `end` record, knows that the writer died.
 
 Records, told apart by `record`: `trace` (the first line), `start` and `span` (a step begins, ends), `served` (a step
-that a replay took from another trace), `end`.
+that a replay took from another trace), `end`. A long run goes on in another file: `continued` is then the last record
+of the one, `continues` the first of the next.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from escapement.store.layout import Layout
 from escapement.words.errors import StoreError
 
 Record = dict[str, Any]
+_NUMBERS = count(1)
+"""A journal's name is never given again, not even when the file is gone: it says what has been sealed."""
 
 
 class Journal:
@@ -42,7 +46,8 @@ class Journal:
         self._fsync = fsync
         self._on_loss = on_loss
         self._lock = threading.RLock()  # a garbage collection in here may end a forgotten stream, which writes
-        self._length = 0
+        self.length = 0
+        """Bytes written."""
         self._closed = False
 
     def write(self, *records: Record) -> bool:
@@ -60,7 +65,7 @@ class Journal:
             except OSError as error:
                 self._on_loss(error)
                 return False
-            self._length += len(data)
+            self.length += len(data)
             return True
 
     def _append(self, data: bytes) -> None:
@@ -72,7 +77,7 @@ class Journal:
                 os.fsync(self._descriptor)
         except OSError:
             # A full disk may have taken half a line: take it back, so that the next record starts on its own.
-            os.ftruncate(self._descriptor, self._length)
+            os.ftruncate(self._descriptor, self.length)
             raise
 
     def close(self) -> None:
@@ -85,11 +90,19 @@ class Journal:
 
 def _create(folder: Path, trace_id: str) -> tuple[Path, int]:
     host = "".join(character if character.isalnum() else "_" for character in socket.gethostname())[:40] or "host"
-    for number in range(1, 1000):
+    for number in islice(_NUMBERS, 1000):
         path = folder / f"{trace_id}-{host}-{os.getpid()}-{number}.jsonl"
+        draft = path.with_name(f".{path.stem}")
         try:
+            if path.exists():
+                continue
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            descriptor = os.open(path, flags, 0o600)
+            descriptor = os.open(draft, flags, 0o600)
+            # Locked before it has its name: to whoever finds one that is not, its writer is dead, and it can be sealed.
+            # Some network file systems know no locks; then a crashed run reads as one that still runs.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(draft, path)
         except FileExistsError:
             continue
         except OSError as error:
@@ -97,11 +110,8 @@ def _create(folder: Path, trace_id: str) -> tuple[Path, int]:
                 f"the journal {path} cannot be made: {error.strerror or error}. "
                 "Make the directory writable, or set storage_dir (ESCAPEMENT_STORAGE_DIR) to one that is."
             ) from error
-        # Some network file systems know no locks; then a crashed run reads as one that still runs.
-        with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return path, descriptor
-    raise StoreError(f"{folder} holds 999 journals of trace {trace_id} by this process already")
+    raise StoreError(f"{folder} holds 1000 journals of trace {trace_id} by this process already")
 
 
 def has_writer(path: Path) -> bool:
@@ -115,11 +125,29 @@ def has_writer(path: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError:
-        return False
+        # No locks here: then only its last record can say that nothing more will come.
+        return not _has_ended(path)
     else:
         return False
     finally:
         os.close(descriptor)
+
+
+def _has_ended(path: Path) -> bool:
+    records, _ = read(path)
+    return bool(records) and records[-1]["record"] in ("end", "continued")
+
+
+def began(path: Path) -> int | None:
+    """When a journal was begun, by its first line: 0 where that is damaged, None where it is not whole yet."""
+    with path.open("rb") as file:
+        line = file.readline()
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return int(orjson.loads(line)["time"])
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def read(path: Path) -> tuple[list[Record], int]:

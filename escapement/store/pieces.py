@@ -11,6 +11,7 @@ the fingerprint of a request needs: both cost what the change costs, not what th
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections import OrderedDict
@@ -85,6 +86,14 @@ Scrub = Callable[[bytes], bytes]
 def digest(piece: bytes) -> str:
     """The id of a piece: 128 bits of BLAKE2b, as 32 hex digits."""
     return blake2b(piece, digest_size=16).hexdigest()
+
+
+def as_json(piece: bytes) -> str | dict[str, str]:
+    """A piece as journals and exported documents hold it: its text, or its base64 where it is none."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(piece).decode()}
 
 
 class Splitter:

@@ -62,6 +62,10 @@ class StepRow:
         return str(self.attributes.get(semconv.RESPONSE_BODY, "")).encode()
 
     @property
+    def has_body(self) -> bool:
+        return semconv.RESPONSE_BODY in self.attributes or semconv.RESPONSE_BODY_BASE64 in self.attributes
+
+    @property
     def has_response(self) -> bool:
         return semconv.STATUS in self.attributes
 
@@ -115,6 +119,10 @@ class TraceRow:
     lost: int = 0
     damaged: int = 0
     otel_trace_id: str = ""
+    span_id: str = ""
+    """The OpenTelemetry span of the whole run."""
+    imported: Mapping[str, Any] | None = None
+    """When and by what it was imported; None where it was recorded here."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     steps: list[StepRow] = field(default_factory=list)
     pieces: Mapping[str, bytes] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,40 @@ def _path(value: object) -> Path:
     raise _Wrong("a directory")
 
 
+def _file(value: object) -> Path:
+    try:
+        return _path(value)
+    except _Wrong:
+        raise _Wrong("a file") from None
+
+
+def _location(value: object) -> Path | str:
+    if isinstance(value, str) and "://" in value:
+        if re.fullmatch(r"s3a?://[a-z0-9][a-z0-9.\-]+(?:/[^?#]*)?", value.strip()):
+            return value.strip()
+        raise _Wrong("a directory, or s3://bucket/prefix")
+    return _path(value)
+
+
+_UNITS = {
+    "age": {"m": 60, "h": 3600, "d": 86400, "w": 604800},
+    "size": {"kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4},
+}
+
+
+def _amount(kind: str, example: str) -> Callable[[object], int]:
+    """A number with a unit: seconds of an age, bytes of a size."""
+
+    def parse(value: object) -> int:
+        units = _UNITS[kind]
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", value.lower()) if isinstance(value, str) else None
+        if found is None or found.group(2) not in units or float(found.group(1)) == 0:
+            raise _Wrong(f"an amount with a unit ({', '.join(units)}), such as {example!r}")
+        return int(float(found.group(1)) * units[found.group(2)])
+
+    return parse
+
+
 def _one_of(*words: str) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if isinstance(value, str) and value.strip().lower() in words:
@@ -82,7 +117,9 @@ class Setting:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "storage_dir": Setting(Path(".escapement"), _path, "where traces are kept"),
+    "storage_dir": Setting(
+        Path(".escapement"), _location, "where traces are kept: a directory, or `s3://bucket/prefix`"
+    ),
     "enabled": Setting(True, _boolean, "false turns every verb into a no-op"),
     "strict_replay": Setting(False, _boolean, "a request that the trace does not know raises instead of going live"),
     "loop_detection_enabled": Setting(True, _boolean, "kill a run that repeats the same request"),
@@ -91,6 +128,12 @@ SETTINGS: Mapping[str, Setting] = {
     "durability": Setting(
         "process", _one_of("process", "fsync"), "`process` survives a kill, `fsync` a power failure too"
     ),
+    "sealing": Setting(
+        "background", _one_of("background", "manual"), "`manual`: only `escapement store compact` seals journals"
+    ),
+    "retention_age": Setting(None, _amount("age", "30d"), "delete traces older than this, such as `30d`"),
+    "retention_size": Setting(None, _amount("size", "2gb"), "delete the oldest traces above this, such as `2gb`"),
+    "prices_file": Setting(None, _file, "a TOML file with prices of your own, which win over the list prices"),
     "instrumentors": Setting((), _names, "other OpenTelemetry instrumentors to switch on beside ours"),
 }
 
@@ -114,6 +157,10 @@ class EscapementConfig:
     max_identical_calls: int | None = None
     redact: bool | None = None
     durability: Literal["process", "fsync"] | None = None
+    sealing: Literal["background", "manual"] | None = None
+    retention_age: str | None = None
+    retention_size: str | None = None
+    prices_file: str | os.PathLike[str] | None = None
     instrumentors: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -130,13 +177,17 @@ class EscapementConfig:
 class Settings:
     """All settings with a value each, and `origins`: where each value came from."""
 
-    storage_dir: Path
+    storage_dir: Path | str
     enabled: bool
     strict_replay: bool
     loop_detection_enabled: bool
     max_identical_calls: int
     redact: bool
     durability: str
+    sealing: str
+    retention_age: int | None
+    retention_size: int | None
+    prices_file: Path | None
     instrumentors: tuple[str, ...]
     origins: Mapping[str, str]
 

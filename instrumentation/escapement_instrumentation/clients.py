@@ -17,8 +17,8 @@ from escapement.engine import lanes
 from escapement.engine.calls import Call, Exchange, current_call
 from escapement.engine.lanes import Scope
 from escapement.engine.patching import Patch
-from escapement.engine.providers import Operation, recognise
 from escapement.engine.session import Session
+from escapement.providers import Operation, recognise
 from escapement.store.rows import StepRow
 from escapement.words.errors import EscapementError
 from escapement.words.http import Request

@@ -15,8 +15,8 @@ from typing import Any
 
 from escapement.engine import divergence
 from escapement.engine.calls import Call, Decode, Exchange
-from escapement.engine.providers.sse import is_finished
 from escapement.engine.session import Session
+from escapement.providers.sse import is_finished
 from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.http import Failure, Headers, Response

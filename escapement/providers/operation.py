@@ -37,12 +37,25 @@ def named(fields: Document, names: Mapping[str, str]) -> Attributes:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that a model asks for. `arguments` is JSON text as the model wrote it; `id` may be empty."""
+
+    name: str
+    arguments: str
+    id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.arguments})"
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One message for people to read: who, what, and the tools called (`name(arguments)`) in it."""
+    """A message: who, what, the tools called in it, and (of a tool's result) the id of the call it answers."""
 
     role: str
     text: str
-    tool_calls: tuple[str, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    answers: str = ""
 
 
 def _no_messages(document: Document) -> list[Message]:

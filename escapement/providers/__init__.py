@@ -6,6 +6,7 @@ or of the events of a stream into `gen_ai.*` attributes; it never takes part in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -13,16 +14,27 @@ from typing import Any
 
 import orjson
 
-from escapement.engine.fingerprint import tail
-from escapement.engine.providers import anthropic, openai
-from escapement.engine.providers.operation import Attributes, Operation
-from escapement.engine.providers.sse import events
+from escapement.providers import anthropic, openai
+from escapement.providers.operation import Attributes, Message, Operation, ToolCall
+from escapement.providers.sse import events
 from escapement.words import semconv
 from escapement.words.http import Request
 
-__all__ = ["Attributes", "Operation", "answer_attributes", "answer_document", "recognise", "request_attributes"]
+__all__ = [
+    "Attributes",
+    "Message",
+    "Operation",
+    "ToolCall",
+    "answer_attributes",
+    "answer_document",
+    "recognise",
+    "request_attributes",
+    "tail",
+]
 
 _OPERATIONS: Mapping[str, Operation] = {**openai.OPERATIONS, **anthropic.OPERATIONS}
+
+_PREFIX = re.compile(r"^.*/(?:v\d+(?:alpha|beta)?\d*|deployments/[^/]+|openai)/")
 
 # Hosts whose provider is not the one that the protocol would say. Values of `gen_ai.provider.name`.
 _HOSTS = (
@@ -37,6 +49,12 @@ _HOSTS = (
     ("api.together.xyz", "together_ai"),
     ("amazonaws.com", "aws.bedrock"),
 )
+
+
+@lru_cache(maxsize=1024)
+def tail(path: str) -> str:
+    """A path without what differs between hosts: `/openai/deployments/x/chat/completions` → `chat/completions`."""
+    return _PREFIX.sub("", path, count=1).strip("/")
 
 
 @lru_cache(maxsize=1024)

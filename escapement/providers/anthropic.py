@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from escapement.engine.providers.operation import Attributes, Document, Event, Message, Operation, named
+from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, named
 from escapement.words import semconv
 
 _REQUEST_FIELDS = {
@@ -75,7 +75,7 @@ def _messages(role: str, content: Any) -> list[Message]:
     if isinstance(content, str):
         return [Message(role, content)]
     texts: list[str] = []
-    calls: list[str] = []
+    calls: list[ToolCall] = []
     results: list[Message] = []
     for block in content or ():
         kind = block.get("type")
@@ -83,10 +83,11 @@ def _messages(role: str, content: Any) -> list[Message]:
             texts.append(block.get("text", ""))
         elif kind == "tool_use":
             arguments = block.get("partial_json") or orjson.dumps(block.get("input") or {}).decode()
-            calls.append(f"{block.get('name', '')}({arguments})")
+            calls.append(ToolCall(str(block.get("name", "")), arguments, str(block.get("id") or "")))
         elif kind == "tool_result":
             inner = _messages("tool", block.get("content"))
-            results.append(Message("tool", "\n".join(message.text for message in inner)))
+            text = "\n".join(message.text for message in inner)
+            results.append(Message("tool", text, answers=str(block.get("tool_use_id") or "")))
         elif kind == "thinking":
             texts.append("[thinking] " + block.get("thinking", ""))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from escapement.engine.providers.operation import Attributes, Document, Event, Message, Operation, named
+from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, named
 from escapement.words import semconv
 
 _REQUEST_FIELDS = {
@@ -85,6 +85,8 @@ def _gather_chat(events: Iterable[Event]) -> Document:
                 calls = message.setdefault("tool_calls", {})
                 call = calls.setdefault(piece.get("index", 0), {"function": {"name": "", "arguments": ""}})
                 function = piece.get("function") or {}
+                if piece.get("id"):
+                    call["id"] = piece["id"]
                 call["function"]["name"] += function.get("name") or ""
                 call["function"]["arguments"] += function.get("arguments") or ""
             if part.get("finish_reason"):
@@ -115,8 +117,10 @@ def _chat_message(message: Document) -> Message:
     calls = []
     for call in message.get("tool_calls") or ():
         function = call.get("function") or {}
-        calls.append(f"{function.get('name', '')}({function.get('arguments', '')})")
-    return Message(str(message.get("role", "")), _text(message.get("content")), tuple(calls))
+        arguments = function.get("arguments") or ""
+        calls.append(ToolCall(str(function.get("name", "")), str(arguments), str(call.get("id") or "")))
+    answers = str(message.get("tool_call_id") or "")
+    return Message(str(message.get("role", "")), _text(message.get("content")), tuple(calls), answers)
 
 
 def _chat_asked(document: Document) -> list[Message]:
@@ -165,9 +169,10 @@ def _item(item: Any) -> Message | None:
     if kind == "message":
         return Message(str(item.get("role", "")), _text(item.get("content")))
     if kind == "function_call":
-        return Message("assistant", "", (f"{item.get('name', '')}({item.get('arguments', '')})",))
+        call = ToolCall(str(item.get("name", "")), str(item.get("arguments", "")), str(item.get("call_id") or ""))
+        return Message("assistant", "", (call,))
     if kind == "function_call_output":
-        return Message("tool", _text(item.get("output")))
+        return Message("tool", _text(item.get("output")), answers=str(item.get("call_id") or ""))
     if kind == "reasoning":
         return Message("assistant", "[reasoning] " + _text(item.get("summary")))
     return Message("assistant", f"[{kind}]")
