@@ -7,6 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SCALE := .venv-scale
 
+# How much of it: kills of each kind, and spans of the stores that are read (none: a million, and ten million).
+KILLS ?= 200
+SPANS ?=
+
 .PHONY: help demo test check format bench bench-peers bench-store scale kill sdks wheel clean
 
 help:
@@ -42,7 +46,7 @@ demo: $(VENV)/demo
 	@$(BIN)/escapement demo
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -65,7 +69,7 @@ bench-store: $(VENV)/dev
 
 scale: $(SCALE)/ready
 	$(SCALE)/bin/python -m pytest -rs tests/test_engines.py
-	$(SCALE)/bin/python -m benchmarks.scale
+	$(SCALE)/bin/python -m benchmarks.scale $(SPANS)
 
 # Half a gigabyte that nothing else needs. Spark asks for Java, which is not to be had from PyPI.
 $(SCALE)/ready: pyproject.toml | $(BIN)/python
@@ -75,8 +79,8 @@ $(SCALE)/ready: pyproject.toml | $(BIN)/python
 	@touch $@
 
 kill: $(VENV)/dev
-	KILLS=200 $(BIN)/python -m pytest -s tests/test_journal.py -k killed_at_random
-	KILLS=200 $(BIN)/python -m pytest -s tests/test_store_kill.py
+	KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/test_journal.py -k killed_at_random
+	KILLS=$(KILLS) $(BIN)/python -m pytest -s tests/test_store_kill.py
 
 sdks: $(VENV)/dev
 	$(BIN)/python -m tests.oldest

@@ -21,6 +21,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     for name in list(os.environ):
         if name.startswith(("ESCAPEMENT_", "OTEL_")) and name != "ESCAPEMENT_TEST_MODEL":
             monkeypatch.delenv(name)
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setenv("ESCAPEMENT_SEALING", "manual")  # the tests that seal say so
     monkeypatch.chdir(tmp_path)
     yield

@@ -174,7 +174,7 @@ def record(store: Path, steps: Sequence[Generated], metadata: Any = None, ended:
                     semconv.PATH: "/v1/chat/completions", semconv.REQUEST_MODEL: "m", semconv.REQUEST_BODY: delta,
                     semconv.REQUEST_HEADERS: [["content-type", "application/json"]],
                 },
-                "pieces": {name: exchange.text_of(piece) for name, piece in new.items()},
+                "pieces": {name: pieces.as_json(piece) for name, piece in new.items()},
             }
         )  # fmt: skip
         answered: dict[str, Any] = {semconv.RESPONSE_ELAPSED: 900}

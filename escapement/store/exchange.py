@@ -23,7 +23,7 @@ from typing import Any, Final
 import orjson
 
 from escapement.store import vetting
-from escapement.store.pieces import Delta, Splitter
+from escapement.store.pieces import Delta, Splitter, as_json
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import semconv
 from escapement.words.errors import StoreError
@@ -74,7 +74,7 @@ def export_document(row: TraceRow) -> Document:
         "exported_by": exported_by(),
         "trace": trace,
         "steps": exported,
-        "pieces": {name: text_of(piece) for name, piece in pieces.items()},
+        "pieces": {name: as_json(piece) for name, piece in pieces.items()},
         "spans": [_span(span) for span in row.spans if span["span_id"] not in steps.span_ids],
     }
 
@@ -161,13 +161,3 @@ def _span(record: Mapping[str, Any]) -> Document:
         "attributes": {name: attributes[name] for name in sorted(attributes)},
         "events": list(record.get("events") or ()),
     }
-
-
-def text_of(piece: bytes) -> str | dict[str, str]:
-    """A piece as JSON has it."""
-    try:
-        return piece.decode()
-    except UnicodeDecodeError:
-        from base64 import b64encode
-
-        return {"base64": b64encode(piece).decode()}

@@ -19,9 +19,10 @@ import orjson
 
 from escapement.store import layout, schema, sealing, tables
 from escapement.store.documents import read_document
-from escapement.store.exchange import content_hash, exported_by, text_of
+from escapement.store.exchange import content_hash, exported_by
 from escapement.store.journal import Record
 from escapement.store.layout import Layout
+from escapement.store.pieces import as_json
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
@@ -146,7 +147,7 @@ def _records(row: TraceRow, digest: str) -> Iterator[Record]:
 
 def _step_records(step: StepRow, pieces: Mapping[str, bytes], written: set[str]) -> Iterator[Record]:
     assert step.delta is not None
-    new = {name: text_of(pieces[name]) for name in step.delta.add if name in pieces and name not in written}
+    new = {name: as_json(pieces[name]) for name in step.delta.add if name in pieces and name not in written}
     written.update(new)
     asked = {name: value for name, value in step.attributes.items() if not _is_of_answer(name)}
     yield {

@@ -169,10 +169,6 @@ class Table:
         self.refresh()
         return removed
 
-    def forget(self, paths: Iterable[str]) -> None:
-        """Take files out of the log by moving them away first: the caller has done so."""
-        self.forget_missing()
-
     def _open_or_make(self) -> DeltaTable:
         from deltalake import DeltaTable
 

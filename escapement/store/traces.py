@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,16 +217,29 @@ class SpanStore:
             ):
                 if pieces.digest(piece) == name:  # else damaged: what is made of it reads as gone
                     data.setdefault(trace_id, {})[name] = piece
+        counts = self._counted(picture, trace_ids, rows)
         for trace_id in trace_ids:
             found = columns.segments(rows.get(trace_id, ()), data.get(trace_id, {}))
-            # Asked again by another column: damaged statistics would have rows passed over without a word.
-            own = f"journal >= '{trace_id}-' AND journal < '{trace_id}.'"
-            searched = near(picture.spans, rows.get(trace_id, ())) if self._pictures.spans.is_local else ()
-            count = self._pictures.rows(self._pictures.spans, searched, "count(*)", own)
-            hidden = sum(number for (number,) in count) - len(rows.get(trace_id, ())) if count else 0
+            hidden = counts[trace_id] - len(rows.get(trace_id, ())) if counts is not None else 0
             if hidden and not any(segment.damaged for segment in found):
                 found.append(Segment(trace_id, f"{trace_id}-", damaged=abs(hidden)))
             yield from found
+
+    def _counted(
+        self, picture: Picture, trace_ids: Sequence[str], rows: Mapping[str, Sequence[Sequence[Any]]]
+    ) -> Counter[str] | None:
+        """How many rows there are of each trace, asked by another column: damaged statistics would have rows passed
+        over without a word. None where the table is remote."""
+        if not trace_ids or not self._pictures.spans.is_local:
+            return None
+        condition = f"journal >= '{min(trace_ids)}-' AND journal < '{max(trace_ids)}.' GROUP BY ALL"
+        files = near(picture.spans, [row for found in rows.values() for row in found])
+        counts: Counter[str] = Counter()  # of a file that is damaged, rows come from what was saved of it
+        for trace_id, count in self._pictures.rows(
+            self._pictures.spans, files, f"left(journal, {ids.LENGTH}), count(*)", condition
+        ):
+            counts[trace_id] += count
+        return counts
 
     # -- SQL -----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import re
 import secrets
 
 PREFIX = "tr_"
+LENGTH = len(PREFIX) + 12
 _PARTIAL = re.compile(r"(?:tr_)?[0-9a-f]{0,12}")
 
 
