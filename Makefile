@@ -11,7 +11,7 @@ SCALE := .venv-scale
 KILLS ?= 200
 SPANS ?=
 
-.PHONY: help demo test check format bench bench-peers bench-store scale kill sdks wheel clean
+.PHONY: help demo test check format bench bench-peers bench-streams bench-store branches scale kill sdks wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -19,6 +19,8 @@ help:
 	@echo "make check        ruff and mypy"
 	@echo "make bench        what recording and replaying cost"
 	@echo "make bench-peers  the same work with vcrpy, cassetter and agent-rewind beside it"
+	@echo "make bench-streams  time to the first chunk of a live stream; the pace of a replayed one"
+	@echo "make branches     identical concurrent requests, 100 replays of each kind of program"
 	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
 	@echo "make scale        ClickHouse and Spark on the tables; reading stores of a million and of ten million spans"
 	@echo "make kill         200 kills while recording, 200 while sealing, merging and deleting; no answer may be lost"
@@ -62,6 +64,12 @@ bench: $(VENV)/dev
 
 bench-peers: $(VENV)/dev
 	$(BIN)/python -m benchmarks.peers
+
+bench-streams: $(VENV)/dev
+	$(BIN)/python -m benchmarks.streams
+
+branches: $(VENV)/dev
+	REPLAYS=100 $(BIN)/python -m pytest -s tests/fidelity/test_branches.py -k keep_their_answers
 
 bench-store: $(VENV)/dev
 	$(BIN)/python -m benchmarks.growth

@@ -55,6 +55,11 @@ class StepRow:
         """Nanoseconds from start to end."""
         return None if self.end is None else self.end - self.start
 
+    @property
+    def elapsed(self) -> int:
+        """Nanoseconds from the request (the last attempt) to the end of its answer, or to its failure."""
+        return int(self.attributes.get(semconv.RESPONSE_ELAPSED, 0))
+
     def body(self) -> bytes:
         """The decoded body of the answer."""
         if semconv.RESPONSE_BODY_BASE64 in self.attributes:
@@ -92,7 +97,7 @@ class StepRow:
             http_version=attributes.get(semconv.HTTP_VERSION, "HTTP/1.1"),
             reason=attributes.get(semconv.REASON, REASONS.get(attributes[semconv.STATUS], "")),
             wire_size=attributes.get(semconv.RESPONSE_WIRE, len(body)),
-            elapsed=attributes.get(semconv.RESPONSE_ELAPSED, 0),
+            elapsed=self.elapsed,
             ending=attributes.get(semconv.RESPONSE_ENDING, "end"),
             failure=self.failure(),
         )

@@ -99,6 +99,21 @@ def _one_of(*words: str) -> Callable[[object], str]:
     return parse
 
 
+def _timing(value: object) -> str | float:
+    takes = "'instant', 'recorded' or a factor of the recorded times (0.1: ten times as fast)"
+    if isinstance(value, str) and value.strip().lower() in ("instant", "recorded"):
+        return value.strip().lower()
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise _Wrong(takes)
+    try:
+        factor = float(value)
+    except ValueError:
+        raise _Wrong(takes) from None
+    if not 0 <= factor <= 1000:  # not a number is not, either
+        raise _Wrong(takes)
+    return factor
+
+
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
@@ -122,6 +137,9 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "enabled": Setting(True, _boolean, "false turns every verb into a no-op"),
     "strict_replay": Setting(False, _boolean, "a request that the trace does not know raises instead of going live"),
+    "timing": Setting(
+        "instant", _timing, "when replayed answers come: `instant`, as `recorded`, or a factor of the recorded times"
+    ),
     "loop_detection_enabled": Setting(True, _boolean, "kill a run that repeats the same request"),
     "max_identical_calls": Setting(10, _at_least(2), "the same request this many times kills the run"),
     "redact": Setting(True, _boolean, "replace keys and tokens of known shapes before anything is hashed or written"),
@@ -153,6 +171,7 @@ class EscapementConfig:
     storage_dir: str | os.PathLike[str] | None = None
     enabled: bool | None = None
     strict_replay: bool | None = None
+    timing: Literal["instant", "recorded"] | float | None = None
     loop_detection_enabled: bool | None = None
     max_identical_calls: int | None = None
     redact: bool | None = None
@@ -180,6 +199,7 @@ class Settings:
     storage_dir: Path | str
     enabled: bool
     strict_replay: bool
+    timing: str | float
     loop_detection_enabled: bool
     max_identical_calls: int
     redact: bool
@@ -190,6 +210,11 @@ class Settings:
     prices_file: Path | None
     instrumentors: tuple[str, ...]
     origins: Mapping[str, str]
+
+    @property
+    def pace(self) -> float:
+        """How long replayed answers take: a factor of what they took when they were recorded."""
+        return {"instant": 0.0, "recorded": 1.0}[self.timing] if isinstance(self.timing, str) else self.timing
 
 
 def resolve(config: EscapementConfig | None = None, arguments: Mapping[str, Any] | None = None) -> Settings:

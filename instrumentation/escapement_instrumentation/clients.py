@@ -24,6 +24,7 @@ from escapement.words.errors import EscapementError
 from escapement.words.http import Request
 from escapement_instrumentation import responses
 from escapement_instrumentation.hooks import ModuleHooks
+from escapement_instrumentation.pace import Pace
 from escapement_instrumentation.sdks import Unwind
 
 _log = logging.getLogger("escapement")
@@ -56,7 +57,10 @@ def _send(library: ModuleType) -> Callable[..., Any]:
             for hook in client.event_hooks["request"]:
                 hook(request)
             seen.session.hand_out(outcome)
-            response = responses.rebuild(library, client, outcome, request, seen.call, seen.streaming)
+            pace = Pace(seen.session.settings.pace)
+            if not (seen.streaming and outcome.has_response):
+                pace.wait(outcome.elapsed)
+            response = responses.rebuild(library, client, outcome, request, seen.call, pace if seen.streaming else None)
             for hook in client.event_hooks["response"]:
                 hook(response)
             return response
@@ -82,8 +86,11 @@ def _send_async(library: ModuleType) -> Callable[..., Any]:
                 await hook(request)
             if not outcome.has_response:
                 await responses.wait_if_cancelled(outcome.failure())
+            pace = Pace(seen.session.settings.pace)
             await responses.in_turn(seen.session, outcome)
-            response = responses.rebuild(library, client, outcome, request, seen.call, seen.streaming)
+            if not (seen.streaming and outcome.has_response):
+                await pace.wait_async(outcome.elapsed)
+            response = responses.rebuild(library, client, outcome, request, seen.call, pace if seen.streaming else None)
             for hook in client.event_hooks["response"]:
                 await hook(response)
             return response

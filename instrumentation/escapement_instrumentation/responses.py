@@ -20,6 +20,7 @@ from escapement.providers.sse import is_finished
 from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.http import Failure, Headers, Response
+from escapement_instrumentation.pace import Pace
 from escapement_instrumentation.sdks import Unwind, mark_served
 
 _log = logging.getLogger("escapement")
@@ -86,21 +87,27 @@ class Listening:
 
 
 class Served:
-    """A recorded body as a stream: the same chunks, then the same ending."""
+    """A recorded body as a stream: the same chunks, then the same ending, at the pace that is asked for."""
 
-    def __init__(self, library: ModuleType, response: Response, step: StepRow, request: Any) -> None:
+    def __init__(self, library: ModuleType, response: Response, step: StepRow, request: Any, pace: Pace) -> None:
         self._library = library
         self._response = response
         self._step = step
         self._request = request
+        self._pace = pace
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._chunks()
+        for at, chunk in self._chunks():
+            self._pace.wait(at)
+            yield chunk
+        self._pace.wait(self._response.elapsed)
         self._end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks():
+        for at, chunk in self._chunks():
+            await self._pace.wait_async(at)
             yield chunk
+        await self._pace.wait_async(self._response.elapsed)
         await wait_if_cancelled(self._response.failure)
         self._end()
 
@@ -110,13 +117,14 @@ class Served:
     async def aclose(self) -> None:
         pass
 
-    def _chunks(self) -> Iterator[bytes]:
+    def _chunks(self) -> Iterator[tuple[int, bytes]]:
+        """When each came, and what it was."""
         body, position = self._response.body, 0
         for chunk in self._response.chunks:
-            yield body[position : position + chunk.size]
+            yield chunk.at, body[position : position + chunk.size]
             position += chunk.size
         if position < len(body):
-            yield body[position:]
+            yield self._response.elapsed, body[position:]
 
     def _end(self) -> None:
         """End as the recorded stream did, or say that nobody knows how it went on."""
@@ -173,8 +181,11 @@ async def in_turn(session: Session, step: StepRow) -> None:
         session.hand_out(step)
 
 
-def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call: Call | None, streaming: bool) -> Any:
-    """The response that a recorded step got, for this request. Raises what was raised where there was none."""
+def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call: Call | None, pace: Pace | None) -> Any:
+    """The response that a recorded step got, for this request: as a stream that keeps `pace`, or (None) read already.
+
+    Raises what was raised where there was no response.
+    """
     attempts = step.attributes.get(semconv.ATTEMPTS)
     retries = len(attempts) - 1 if attempts else 0
     if retries and "x-stainless-retry-count" in request.headers:
@@ -185,14 +196,14 @@ def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call:
     response = library.Response(
         answer.status,
         headers=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in answer.headers],
-        stream=_stream_class(library, Served)(library, answer, step, request) if streaming else _nothing(library),
+        stream=_stream_class(library, Served)(library, answer, step, request, pace) if pace else _nothing(library),
         request=request,
         extensions={"http_version": answer.http_version.encode(), "reason_phrase": answer.reason.encode()},
         default_encoding=client._default_encoding,
     )
     response.elapsed = datetime.timedelta(microseconds=answer.elapsed // 1000)
     mark_served(response, retries)
-    if not streaming:
+    if pace is None:
         # In one go, whatever the client is: what is served needs no waiting.
         response._content = answer.body
         response._num_bytes_downloaded = answer.wire_size

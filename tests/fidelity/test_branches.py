@@ -1,10 +1,14 @@
-"""Identical requests made at the same time: each branch of a program is given its own answer back, every time."""
+"""Identical requests made at the same time: each branch of a program is given its own answer back, every time.
+
+`REPLAYS=100` for more replays of each program than a test run makes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import functools
+import os
 import random
 import threading
 import time
@@ -27,7 +31,7 @@ from tests.fidelity.openai_cases import CHAT
 from tests.provider import Provider
 
 BRANCHES = 6
-REPLAYS = 20
+REPLAYS = int(os.environ.get("REPLAYS", "20"))
 
 Answers = list[Any]
 AsyncProgram = Callable[[openai.AsyncOpenAI], Awaitable[Answers]]
@@ -390,7 +394,11 @@ def test_async_branches_keep_their_answers(name: str, store: Path) -> None:
     with Provider() as provider:
         trace, live = asyncio.run(record(provider.base_url))
     assert len(set(flat(live))) == trace.steps or name == "streams"
-    assert asyncio.run(replay(provider.base_url, trace)) == [live] * REPLAYS
+    replays = asyncio.run(replay(provider.base_url, trace))
+    print(
+        f"\n{name}: {replays.count(live)} of {REPLAYS} replays of {trace.steps} calls gave each branch its own answers"
+    )
+    assert replays == [live] * REPLAYS
     assert provider.count == trace.steps
 
 
@@ -408,6 +416,9 @@ def test_sync_branches_keep_their_answers(name: str, store: Path) -> None:
             with replay_of(trace, store) as replay:
                 replays.append(program(made))
             assert (replay.hits, replay.misses) == (trace.steps, 0)
+    print(
+        f"\n{name}: {replays.count(live)} of {REPLAYS} replays of {trace.steps} calls gave each branch its own answers"
+    )
     assert replays == [live] * REPLAYS
     assert provider.count == trace.steps
 
