@@ -100,7 +100,8 @@ class Exchange:
 
     __slots__ = (
         "_arrived", "_call", "_clock", "_decode", "_pieces", "_streamed", "_wire_size",
-        "elapsed", "ended", "ending", "failure", "headers", "http_version", "reason", "started", "status", "stopped",
+        "elapsed", "ended", "ending", "failure", "headers", "http_version", "reason", "redirects", "started", "status",
+        "stopped",
     )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
@@ -114,6 +115,8 @@ class Exchange:
         self.headers: Headers = ()
         self.http_version = "HTTP/1.1"
         self.reason = ""
+        self.redirects: Sequence[tuple[int, Headers]] = ()
+        """Status and headers of the redirects that led to the answer."""
         self.failure: Failure | None = None
         self.ending = "end"
         self.ended = False
@@ -205,6 +208,9 @@ class Exchange:
             attributes[semconv.REASON] = redaction.scrub_text(self.reason)
         if self._wire_size not in (-1, len(body)):
             attributes[semconv.RESPONSE_WIRE] = self._wire_size
+        if self.redirects:
+            hops = [(status, redaction.response_headers(headers)) for status, headers in self.redirects]
+            attributes[semconv.RESPONSE_REDIRECTS] = hops
         if self.ending != "end":
             attributes[semconv.RESPONSE_ENDING] = self.ending
         try:

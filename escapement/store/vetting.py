@@ -242,6 +242,15 @@ def _headers(value: Any) -> Any:
     return value
 
 
+def _redirects(value: Any) -> Any:
+    if not isinstance(value, list) or not all(isinstance(hop, list) and len(hop) == 2 for hop in value):
+        raise Unfit("a list of pairs of status and headers")
+    for status, headers in value:
+        integer(100, 999)(status)
+        _headers(headers)
+    return value
+
+
 def _pairs(value: Any) -> Any:
     if not isinstance(value, list) or not all(
         isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str)
@@ -300,6 +309,7 @@ ATTRIBUTES: Final[Mapping[str, Check]] = {
     semconv.RESPONSE_BODY: text,
     semconv.RESPONSE_BODY_BASE64: base64_text,
     semconv.RESPONSE_CHUNKS: _chunks,
+    semconv.RESPONSE_REDIRECTS: _redirects,
     semconv.RESPONSE_ENDING: _ending,
     semconv.RESPONSE_ELAPSED: time,
     semconv.RESPONSE_WIRE: time,

@@ -73,6 +73,8 @@ RESPONSE_BODY: Final = "escapement.response.body"
 RESPONSE_BODY_BASE64: Final = "escapement.response.body.base64"
 RESPONSE_CHUNKS: Final = "escapement.response.chunks"
 """`[[size, microseconds since the request], …]`: where the body was cut on the wire."""
+RESPONSE_REDIRECTS: Final = "escapement.response.redirects"
+"""`[[status, headers], …]` of the redirects that were followed on the way to the answer."""
 RESPONSE_ENDING: Final = "escapement.response.ending"
 RESPONSE_ELAPSED: Final = "escapement.response.elapsed"
 RESPONSE_BYTES: Final = "escapement.response.size"
@@ -88,7 +90,7 @@ FAILURE_CAUSES: Final = "escapement.failure.causes"
 RAISED: Final = "escapement.failure.raised"
 """The exception that the SDK made of the failure, as `package.Class`."""
 
-STRUCTURED: Final = frozenset({REQUEST_HEADERS, RESPONSE_HEADERS, FAILURE_CAUSES})
+STRUCTURED: Final = frozenset({REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_REDIRECTS, FAILURE_CAUSES})
 """What the journal holds as JSON values; attributes of a span hold it as JSON text."""
 
 PAYLOAD: Final = frozenset({REQUEST_BODY, RESPONSE_BODY, RESPONSE_BODY_BASE64, RESPONSE_CHUNKS, ATTEMPTS})

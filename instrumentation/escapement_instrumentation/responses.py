@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import datetime
 import logging
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
@@ -150,6 +151,8 @@ def _stream_class(library: ModuleType, kind: type) -> type:
 def listen(library: ModuleType, response: Any, exchange: Exchange, streaming: bool) -> None:
     """Tell an exchange of a live response: at once where it has been read, else as its stream is."""
     exchange.respond(response.status_code, _headers(response), response.http_version, response.reason_phrase)
+    if response.history:
+        exchange.redirects = [(hop.status_code, _headers(hop)) for hop in response.history]
     if streaming and not response.is_closed:
         exchange.stream(_decoder(library, response))
         response.stream = _stream_class(library, Listening)(response.stream, exchange)
@@ -193,15 +196,19 @@ def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call:
     answer = step.response()
     if answer is None:
         raise _what_was_raised(library, step, request, call)
+    request, history = _redirected(library, client, step, request)
     response = library.Response(
         answer.status,
-        headers=[(key.encode("latin-1"), value.encode("latin-1")) for key, value in answer.headers],
+        headers=_raw(answer.headers),
         stream=_stream_class(library, Served)(library, answer, step, request, pace) if pace else _nothing(library),
         request=request,
         extensions={"http_version": answer.http_version.encode(), "reason_phrase": answer.reason.encode()},
         default_encoding=client._default_encoding,
     )
     response.elapsed = datetime.timedelta(microseconds=answer.elapsed // 1000)
+    response.history = history
+    if response.has_redirect_location:  # one that was not followed
+        response.next_request = client._build_redirect_request(request, response)
     mark_served(response, retries)
     if pace is None:
         # In one go, whatever the client is: what is served needs no waiting.
@@ -212,6 +219,18 @@ def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call:
         # The body is kept decoded. The header stays, and decoding is left out.
         response._decoder = library.Response(200)._get_content_decoder()
     return response
+
+
+def _redirected(library: ModuleType, client: Any, step: StepRow, request: Any) -> tuple[Any, list[Any]]:
+    """The request that led to the answer in the end, and the responses that redirected to it (without their bodies)."""
+    history: list[Any] = []
+    for status, headers in step.attributes.get(semconv.RESPONSE_REDIRECTS, ()):
+        hop = library.Response(status, headers=_raw(headers), content=b"", request=request)
+        hop.elapsed = datetime.timedelta()
+        hop.history = list(history)
+        history.append(hop)
+        request = client._build_redirect_request(request, hop)  # as the client itself goes on from one to the next
+    return request, history
 
 
 def _what_was_raised(library: ModuleType, step: StepRow, request: Any, call: Call | None) -> BaseException:
@@ -233,6 +252,7 @@ async def wait_if_cancelled(failure: Failure | None) -> None:
         await asyncio.get_running_loop().create_future()
 
 
+_ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)  # how an OSError shows its number and text
 _CAUSES = frozenset({"builtins", "ssl", "socket", "anyio", "httpcore", "httpcore2", "h11", "h2"})
 """Packages whose exceptions are made again as causes. A trace may come from a stranger: others are left out."""
 
@@ -262,9 +282,14 @@ def exception(library: ModuleType, failure: Failure, request: Any) -> BaseExcept
 def _made(kind: Any, message: str) -> BaseException | None:
     """An exception from its message; None for one that takes more to make."""
     if isinstance(kind, type) and issubclass(kind, Exception):
+        numbered = _ERRNO.fullmatch(message) if issubclass(kind, OSError) else None
         with suppress(Exception):
-            return kind(message)
+            return kind(int(numbered[1]), numbered[2]) if numbered is not None else kind(message)
     return None
+
+
+def _raw(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(key.encode("latin-1"), value.encode("latin-1")) for key, value in headers]
 
 
 def _headers(response: Any) -> Headers:

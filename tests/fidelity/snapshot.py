@@ -131,7 +131,7 @@ def _request(request: Any) -> Any:
         "method": request.method,
         "url": str(request.url),
         "headers": headers,
-        "content": request.content,
+        "content": request.content if hasattr(request, "_content") else None,  # a redirect's has not been read
     }
 
 
