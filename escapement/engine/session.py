@@ -25,7 +25,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import divergence, redaction, spans, usage
+from escapement.engine import divergence, frames, redaction, spans, usage
 from escapement.engine.calls import Call, Exchange
 from escapement.engine.fingerprint import exact, fingerprint
 from escapement.engine.guards import IdenticalCalls
@@ -104,7 +104,7 @@ class Session:
         self._guard = IdenticalCalls(settings.max_identical_calls) if settings.loop_detection_enabled else None
         spans.become_global()
         self._root: otel.Span | None = None
-        self._root_context = otel_context.Context()
+        self.root_context = otel_context.Context()
         if source is None:
             self.trace_id = self._begin()
         else:
@@ -201,10 +201,8 @@ class Session:
     def _open(
         self, call: Call, operation: Operation, attributes: dict[str, Any], new: Mapping[str, bytes], start: int
     ) -> None:
-        current = otel_context.get_current()
-        inside = otel.get_current_span(current).get_span_context().is_valid
         pieces = {name: as_json(piece) for name, piece in new.items()}
-        parent = current if inside else self._root_context
+        parent = frames.parent(self, self.root_context)
         call.open(self, operation, StepSpan(self, _title(attributes), parent, attributes, pieces, start))
 
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
@@ -302,7 +300,7 @@ class Session:
         self._journal = self._new_journal(trace_id)
         attributes = {semconv.TRACE_ID: trace_id, semconv.TRACE_NAME: name, semconv.MODE: self.mode}
         self._root = spans.start_root(name or "escapement", otel_id, attributes)
-        self._root_context = otel.set_span_in_context(self._root, otel_context.get_current())
+        self.root_context = otel.set_span_in_context(self._root, otel_context.get_current())
         self.keep(
             {
                 "record": "trace",

@@ -65,14 +65,7 @@ class StepSpan:
         self._name = name
         self._asked = asked
         above = otel.get_current_span(parent).get_span_context()
-        self._twin: otel.Span | None = None
-        listener = listening_tracer()
-        if listener is None:
-            self._context = otel.SpanContext(above.trace_id, _IDS.generate_span_id(), False, _SAMPLED)
-        else:
-            marked = otel_context.set_value(_TWIN_KEY, True, parent)
-            self._twin = listener.start_span(name, marked, otel.SpanKind.CLIENT, slim(asked), start_time=start)
-            self._context = self._twin.get_span_context()
+        self._context, self._twin = begin(name, parent, otel.SpanKind.CLIENT, asked, start)
         record = {
             "record": "start",
             "trace_id": f"{above.trace_id:032x}",
@@ -113,6 +106,19 @@ class StepSpan:
             if failed:
                 self._twin.set_status(otel.StatusCode.ERROR, answered.get(semconv.FAILURE_MESSAGE))
             self._twin.end(end)
+
+
+def begin(
+    name: str, parent: Context, kind: otel.SpanKind, attributes: Mapping[str, Any], start: int
+) -> tuple[otel.SpanContext, otel.Span | None]:
+    """The identity of a span of ours, and its twin where somebody listens."""
+    listener = listening_tracer()
+    if listener is None:
+        above = otel.get_current_span(parent).get_span_context()
+        return otel.SpanContext(above.trace_id, _IDS.generate_span_id(), False, _SAMPLED), None
+    marked = otel_context.set_value(_TWIN_KEY, True, parent)
+    twin = listener.start_span(name, marked, kind, slim(attributes), start_time=start)
+    return twin.get_span_context(), twin
 
 
 class JournalProcessor(SpanProcessor):

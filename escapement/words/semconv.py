@@ -47,6 +47,15 @@ USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 USAGE_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
 USAGE_CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
 USAGE_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
+AGENT_NAME: Final = "gen_ai.agent.name"
+WORKFLOW_NAME: Final = "gen_ai.workflow.name"
+TOOL_NAME: Final = "gen_ai.tool.name"
+TOOL_TYPE: Final = "gen_ai.tool.type"
+TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
+TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
+TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+TOOL_CALL_RESULT: Final = "gen_ai.tool.call.result"
+RETRIEVAL_QUERY_TEXT: Final = "gen_ai.retrieval.query.text"
 EMBEDDINGS_DIMENSION_COUNT: Final = "gen_ai.embeddings.dimension.count"
 
 # --- Escapement -----------------------------------------------------------------------------------------------------
@@ -93,5 +102,10 @@ RAISED: Final = "escapement.failure.raised"
 STRUCTURED: Final = frozenset({REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_REDIRECTS, FAILURE_CAUSES})
 """What the journal holds as JSON values; attributes of a span hold it as JSON text."""
 
-PAYLOAD: Final = frozenset({REQUEST_BODY, RESPONSE_BODY, RESPONSE_BODY_BASE64, RESPONSE_CHUNKS, ATTEMPTS})
+PAYLOAD: Final = frozenset(
+    {
+        REQUEST_BODY, RESPONSE_BODY, RESPONSE_BODY_BASE64, RESPONSE_CHUNKS, ATTEMPTS,
+        TOOL_CALL_ARGUMENTS, TOOL_CALL_RESULT, RETRIEVAL_QUERY_TEXT,
+    }
+)  # fmt: skip
 """What a slim copy of a span (to the application's own provider) leaves out."""

@@ -8,9 +8,11 @@ import datetime
 import logging
 import re
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import count
 from types import ModuleType
 from typing import Any
 
@@ -160,9 +162,10 @@ def listen(library: ModuleType, response: Any, exchange: Exchange, streaming: bo
         exchange.read(response.content, response.num_bytes_downloaded)
 
 
-_PATIENCE = 200
-"""Rounds of the event loop that an answer waits for one that came earlier. A program needs a few from one await to the
-next; one that does not come is not waited for again."""
+_ROUNDS, _PATIENCE = 200, 0.03
+"""How long an answer waits for one that came earlier: rounds of the event loop, and seconds. A program needs a few rounds
+from one await to the next, and some milliseconds where a thread is in between (the SDKs ask for the platform in one). A
+step that does not come is not waited for again."""
 
 
 async def in_turn(session: Session, step: StepRow) -> None:
@@ -174,12 +177,14 @@ async def in_turn(session: Session, step: StepRow) -> None:
         return
     try:
         while (earlier := session.comes_before(step)) is not None:
-            for _ in range(_PATIENCE):
+            until = time.perf_counter() + _PATIENCE
+            for round in count():
                 await asyncio.sleep(0)
                 if session.comes_before(step) is not earlier:
                     break
-            else:
-                session.hand_out(earlier)
+                if round >= _ROUNDS and time.perf_counter() >= until:
+                    session.hand_out(earlier)
+                    break
     finally:
         session.hand_out(step)
 
