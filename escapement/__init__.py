@@ -11,7 +11,7 @@
 
 The floors, top to bottom; each imports only from those below it:
 
-    faces    this module, `cli`, `demo`
+    faces    this module, `cli`, `demo`, `integrations`
     ports    `escapement_instrumentation` (how calls are seen), `escapement_exporters` (where spans go)
     engine   fingerprint, matching, calls, sessions, guards, divergence
     store    layout, journal, reading back

@@ -23,6 +23,7 @@ FLOORS = {
     "escapement_exporters": 5,
     "escapement.cli": 6,
     "escapement.demo": 6,
+    "escapement.integrations": 6,
     "escapement.__main__": 6,
     "escapement": 6,
     "escapement_dashboards": 6,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -120,15 +120,44 @@ def _tree(row: TraceRow, content: bool, prices: Prices) -> RenderableType:
     """Steps in order, those of a branch under it. Lines are a table, so that numbers stand under each other."""
     tree = Tree("", hide_root=True, guide_style="dim")
     branches = {ROOT: tree}
+    frames: dict[str, Tree] = {}
     before: dict[str, list[Message]] = {}
-    titles = [_title(step) for step in row.steps]
-    width = max((len(title) for title in titles), default=0)
-    for step, title in zip(row.steps, titles, strict=True):
-        parts: list[RenderableType] = [_line(step, prices, title, min(width, 44), len(str(len(row.steps))))]
-        if content:
-            parts += [Padding(text, (0, 0, 0, 4), expand=False) for text in _content(row, step, before)]
-        _branch(tree, branches, step.lane).add(Group(*parts))
+    width = max((len(_title(step)) for step in row.steps), default=0)
+    for item in _in_order(row):
+        if isinstance(item, StepRow):
+            line = _line(item, prices, _title(item), min(width, 44), len(str(len(row.steps))))
+            said = _content(row, item, before) if content else ()
+            parts = [line, *(Padding(text, (0, 0, 0, 4), expand=False) for text in said)]
+            (frames.get(item.parent_span_id) or _branch(tree, branches, item.lane)).add(Group(*parts))
+        else:
+            frames[item["span_id"]] = frames.get(item.get("parent") or "", tree).add(_frame(item, content))
     return tree
+
+
+def _in_order(row: TraceRow) -> list[StepRow | Mapping[str, Any]]:
+    """Steps, and the frames (chains, tools, …) that they lie in, each frame before what is in it."""
+    frames = [span for span in row.spans if span.get("scope") == semconv.SCOPE]
+    if not frames:
+        return list(row.steps)
+    keyed: list[tuple[tuple[int, int, int], StepRow | Mapping[str, Any]]]
+    keyed = [((span.get("start") or 0, 0, 0), span) for span in frames]
+    keyed += [((step.start, 1, step.step), step) for step in row.steps]
+    return [item for _, item in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _frame(span: Mapping[str, Any], content: bool) -> RenderableType:
+    attributes = span["attributes"]
+    start = span.get("start")
+    line = Text.assemble(
+        (output.plain(span["name"]), "cyan"), f"  {output.duration(span['end'] - start if start else None)}"
+    )
+    if span.get("status") == "ERROR":
+        line.append(f"  {attributes.get(semconv.ERROR_TYPE)}: {output.plain(span.get('description') or '')}", "red")
+    if content:
+        for name in (semconv.TOOL_CALL_ARGUMENTS, semconv.RETRIEVAL_QUERY_TEXT, semconv.TOOL_CALL_RESULT):
+            if name in attributes:
+                line.append(f"\n    {name.rpartition('.')[2]}: {output.plain(str(attributes[name]))}")
+    return line
 
 
 def _branch(tree: Tree, branches: dict[str, Tree], lane: str) -> Tree:

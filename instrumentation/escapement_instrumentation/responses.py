@@ -163,9 +163,9 @@ def listen(library: ModuleType, response: Any, exchange: Exchange, streaming: bo
 
 
 _ROUNDS, _PATIENCE = 200, 0.03
-"""How long an answer waits for one that came earlier: rounds of the event loop, and seconds. A program needs a few rounds
-from one await to the next, and some milliseconds where a thread is in between (the SDKs ask for the platform in one). A
-step that does not come is not waited for again."""
+"""How long an answer waits for one that came earlier: rounds of the event loop, and seconds. A program needs a few
+rounds from one await to the next, and some milliseconds where a thread is in between (the SDKs ask for the platform in
+one). A step that does not come is not waited for again."""
 
 
 async def in_turn(session: Session, step: StepRow) -> None:
