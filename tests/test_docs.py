@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -92,3 +93,22 @@ def test_the_python_of_the_stores_page_runs(provider: Provider, monkeypatch: pyt
     table = re.findall(r"^\| `(\w+)\(", (ROOT / "docs" / "store.md").read_text(), re.MULTILINE)
     public = {name for name in dir(escapement.open_store()) if not name.startswith("_")}
     assert set(table) == public - {"place"}
+
+
+def test_the_example_of_a_provider_reads_its_protocol() -> None:
+    text = (ROOT / "docs" / "providers.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    made: dict[str, Any] = {"__name__": "example"}
+    exec(compile(block, "providers.md", "exec", dont_inherit=True), made)
+    talk = made["OPERATIONS"]["talk"]
+    assert talk.request({"model": "m", "heat": 0.5}) == {
+        "gen_ai.request.model": "m",
+        "gen_ai.request.temperature": 0.5,
+    }
+    assert talk.answer({"id": "1", "used": {"in": 2, "out": 3}}) == {
+        "gen_ai.response.id": "1",
+        "gen_ai.usage.input_tokens": 2,
+        "gen_ai.usage.output_tokens": 3,
+    }
+    assert [(message.role, message.text) for message in talk.asked({"say": "hi"})] == [("user", "hi")]
+    assert [(message.role, message.text) for message in talk.said({"reply": "ho"})] == [("assistant", "ho")]

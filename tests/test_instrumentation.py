@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from importlib.metadata import entry_points
+from importlib.metadata import distributions, entry_points
 from typing import Any
 
 import anthropic
@@ -39,6 +39,11 @@ def hooked() -> dict[str, Any]:
     }
 
 
+def installed() -> set[str]:
+    """The names of all distributions that are installed here."""
+    return {distribution.name for distribution in distributions()}
+
+
 def test_everything_is_put_back() -> None:
     before = hooked()
     assert len(before) == 4 + 3 + 2 * 5
@@ -59,13 +64,20 @@ def test_the_instrumentors_are_found_by_opentelemetry() -> None:
     }
     assert found == {
         "escapement-anthropic": "escapement_instrumentation:AnthropicInstrumentor",
+        "escapement-cohere": "escapement_instrumentation:CohereInstrumentor",
+        "escapement-gemini": "escapement_instrumentation:GeminiInstrumentor",
+        "escapement-groq": "escapement_instrumentation:GroqInstrumentor",
         "escapement-httpx": "escapement_instrumentation:HttpxInstrumentor",
         "escapement-httpx2": "escapement_instrumentation:Httpx2Instrumentor",
         "escapement-openai": "escapement_instrumentation:OpenAIInstrumentor",
+        "escapement-together": "escapement_instrumentation:TogetherInstrumentor",
     }
     for point in entry_points(group="opentelemetry_instrumentor"):
         if point.name in found:
-            assert point.load()()._check_dependency_conflicts() is None
+            instrumentor = point.load()()
+            package = instrumentor.requires.partition(" ")[0]
+            conflict = instrumentor._check_dependency_conflicts()
+            assert conflict is None or package not in installed(), conflict
 
 
 def test_instrumented_before_by_somebody_else(client: openai.OpenAI, provider: Provider) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -18,7 +17,7 @@ from escapement.cli import output
 from escapement.cli.overview import Overview, model_of
 from escapement.engine import usage
 from escapement.engine.lanes import ROOT
-from escapement.providers import answer_document, recognise
+from escapement.providers import answer_document, recognise, request_document
 from escapement.providers.operation import Message
 from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
@@ -26,6 +25,7 @@ from escapement.store.traces import SpanStore
 from escapement.words import semconv
 from escapement.words.config import resolve
 from escapement.words.errors import StoreError
+from escapement.words.http import Headers
 
 
 def show(
@@ -239,10 +239,10 @@ def _content(row: TraceRow, step: StepRow, before: dict[str, list[Message]]) -> 
 
 
 def _message(message: Message, style: str) -> Text:
-    text = Text.assemble((f"{output.plain(message.role)}: ", f"bold {style}"), output.plain(message.text.rstrip()))
+    text = Text.assemble((f"{output.plain(message.role)}: ", f"bold {style}"), output.plain(message.shown.rstrip()))
     for call in message.tool_calls:
         text.append(
-            f"\n  calls {output.plain(str(call))}" if message.text else f"calls {output.plain(str(call))}", "magenta"
+            f"\n  calls {output.plain(str(call))}" if message.shown else f"calls {output.plain(str(call))}", "magenta"
         )
     return text
 
@@ -254,18 +254,19 @@ def messages(row: TraceRow, step: StepRow) -> tuple[Sequence[Message], Sequence[
     if operation is None:
         return (), (), ""
     try:
-        request = orjson.loads(row.request_body(step) or b"{}")
+        request = request_document(row.request_body(step), _content_type(attributes.get(semconv.REQUEST_HEADERS)))
     except StoreError as error:
         return (), (), str(error)
-    except orjson.JSONDecodeError:
-        request = {}
-    asked = operation.asked(request) if isinstance(request, dict) else []
-    headers = attributes.get(semconv.RESPONSE_HEADERS, ())
-    content_type = next((value for key, value in headers if key.lower() == "content-type"), "")
+    asked = operation.asked(request)
+    content_type = _content_type(attributes.get(semconv.RESPONSE_HEADERS))
     body = step.body()
     if attributes.get(semconv.STATUS, 200) >= 400:
         return asked, (), body.decode("utf-8", "replace")[:2000]
     return asked, operation.said(answer_document(operation, body, content_type)), ""
+
+
+def _content_type(headers: Headers | None) -> str:
+    return next((value for key, value in headers or () if key.lower() == "content-type"), "")
 
 
 def _document(row: TraceRow, content: bool, prices: Prices) -> dict[str, Any]:
@@ -300,7 +301,7 @@ def _step_document(row: TraceRow, step: StepRow, content: bool, prices: Prices) 
 
 
 def _as_json(message: Message) -> dict[str, Any]:
-    document: dict[str, Any] = {"role": message.role, "text": message.text}
+    document: dict[str, Any] = {"role": message.role, "text": message.shown}
     if message.tool_calls:
         document["tool_calls"] = [str(call) for call in message.tool_calls]
     return document

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -188,6 +189,9 @@ def _quiet_finalizers() -> Iterator[None]:
     sys.unraisablehook = lambda _: None
     try:
         yield
+    except KeyboardInterrupt as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the client: it goes now, not when nobody keeps it quiet
+        raise
     finally:
         sys.unraisablehook = before
 

@@ -17,7 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
 from escapement.engine import redaction, spread
-from escapement.providers import Operation, answer_attributes, answer_document
+from escapement.providers import Operation, answer_attributes, answer_document, streamed
 from escapement.words import semconv
 from escapement.words.http import REASONS, Failure, Headers
 
@@ -195,7 +195,7 @@ class Exchange:
         document = answer_document(operation, body, content_type)
         if redact:
             received = body
-            if content_type.startswith("text/event-stream"):
+            if streamed(content_type):
                 body, cuts = spread.scrub_stream(body, cuts, document)
             else:
                 body, cuts = redaction.scrub_with_cuts(body, cuts)

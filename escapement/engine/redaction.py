@@ -23,9 +23,10 @@ _DROPPED_OF_RESPONSE = re.compile(
     r"authori[sz]ation|(?:^|-)(?:api-?)?key(?:$|-)|token$|secret|credential|password|signature"
 )
 _KEPT_OF_RESPONSE = re.compile(
-    r"content-.*|transfer-encoding|connection|keep-alive|date|age|etag|expires|last-modified|location|server|vary|via"
-    r"|request-id|retry-after.*|cache-control|strict-transport-security|alt-svc|link|nel|report-to|allow"
-    r"|(?:anthropic|openai|cf|x|ms|apim|azureml|helicone|litellm|llm|fireworks|cohere|groq)-.*"
+    r"content-.*|transfer-encoding|connection|keep-alive|date|age|etag|expires|last-modified|location|server"
+    r"|server-timing|vary|via|num_(?:chars|tokens)|request-id|retry-after.*|cache-control|strict-transport-security"
+    r"|alt-svc|link|nel|report-to|allow|(?:anthropic|openai|cf|x|ms|apim|azureml|helicone|litellm|llm|fireworks|cohere"
+    r"|groq|mistral|together|ratelimit)-.*"
 )
 # Headers whose values are the provider's own and of every answer: they need no search.
 _PLAIN = re.compile(

@@ -221,7 +221,7 @@ class Session:
         assert self._matcher is not None
         self.misses += 1
         scrubbed = redaction.scrub(request.body) if self.redacts else request.body
-        model = body.fields.get("model", (0, ""))[1]
+        model = operation.model or body.fields.get("model", (0, ""))[1]
         error = divergence.explain(
             trace=self.source,
             matcher=self._matcher,

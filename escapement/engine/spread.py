@@ -134,11 +134,16 @@ def _pieces(body: bytes) -> tuple[Pieces, int]:
 
 
 def _events(body: bytes) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Of each event: where it ends, and the spans of its data, one a line."""
+    """Of each event: where it ends, and the spans of its data, one a line.
+
+    A line that begins with `{` is an event by itself: server-sent events have no such lines, other streams no others.
+    """
     data: list[tuple[int, int]] = []
     for line in _LINE.finditer(body):
         begin, end = line.span(1)
-        if body.startswith(b"data:", begin):
+        if body.startswith(b"{", begin):
+            yield line.end(), [(begin, end)]
+        elif body.startswith(b"data:", begin):
             data.append((begin + 5, end))
         elif data and begin == end:
             yield line.end(), data

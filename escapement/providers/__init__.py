@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
-from escapement.providers import anthropic, openai
+from escapement.providers import anthropic, cohere, gemini, mistral, multipart, ndjson, ollama, openai, sse
 from escapement.providers.operation import Attributes, Message, Operation, ToolCall
-from escapement.providers.sse import events
 from escapement.words import semconv
 from escapement.words.http import Request
 
@@ -29,12 +30,36 @@ __all__ = [
     "answer_document",
     "recognise",
     "request_attributes",
+    "request_document",
+    "streamed",
     "tail",
 ]
 
-_OPERATIONS: Mapping[str, Operation] = {**openai.OPERATIONS, **anthropic.OPERATIONS}
+_OF_SDKS = {"openai": openai.OPERATIONS, "anthropic": anthropic.OPERATIONS}
+"""Where SDKs that say who they are look first: a path may mean something else elsewhere."""
 
-_PREFIX = re.compile(r"^.*/(?:v\d+(?:alpha|beta)?\d*|deployments/[^/]+|openai)/")
+_OPERATIONS: Mapping[str, Operation] = {
+    path: operation
+    for provider in (openai, anthropic, gemini, mistral, cohere, ollama)
+    for path, operation in provider.OPERATIONS.items()
+}
+
+_PREFIX = re.compile(r"^.*/(?:v\d+(?:alpha|beta)?\d*|deployments/[^/]+|openai|locations/[^/]+|publishers/[^/]+)/")
+_DEPLOYMENT = re.compile(r"/deployments/([^/]+)/")
+
+_TEMPLATES = [
+    (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))).fullmatch, operation)
+    for path, operation in _OPERATIONS.items()
+    if "{" in path
+]
+"""Paths with a part that is new every time: `models/{model}:generateContent`."""
+
+_GATHERED = {
+    "text/event-stream": sse.events,
+    "application/x-ndjson": ndjson.events,
+    "application/stream+json": ndjson.events,
+}
+"""How the events of a stream are read, by the media type of the answer."""
 
 # Hosts whose provider is not the one that the protocol would say. Values of `gen_ai.provider.name`.
 _HOSTS = (
@@ -47,6 +72,8 @@ _HOSTS = (
     ("api.perplexity.ai", "perplexity"),
     ("api.x.ai", "x_ai"),
     ("api.together.xyz", "together_ai"),
+    ("api.together.ai", "together_ai"),
+    ("aiplatform.googleapis.com", "gcp.vertex_ai"),
     ("amazonaws.com", "aws.bedrock"),
 )
 
@@ -62,12 +89,20 @@ def recognise(method: str, path: str, from_sdk: str) -> Operation | None:
     """The operation of a request, or None when it is not one of a model API and must pass untouched.
 
     `from_sdk` names the SDK that the request is known to come from ("openai", "anthropic"); then anything it sends
-    belongs to the run. Other clients are recognised by well-known paths alone.
+    belongs to the run. Other clients are recognised by well-known paths and what their bodies hold (`is_asked`).
     """
     name = tail(path)
-    operation = _OPERATIONS.get(name)
+    operation = _OF_SDKS.get(from_sdk, _OPERATIONS).get(name) or _OPERATIONS.get(name)
+    model = ""
+    for match, templated in _TEMPLATES if operation is None else ():
+        found = match(name)
+        if found is not None:
+            operation, model = templated, found.groupdict().get("model", "")
+            break
     if operation is not None and (method == "POST" or from_sdk):
-        return operation
+        deployment = _DEPLOYMENT.search(path)
+        model = unquote(deployment.group(1) if deployment is not None else model)
+        return replace(operation, model=model) if model else operation
     return Operation(name=name.split("/")[0] or method.lower(), provider=from_sdk) if from_sdk else None
 
 
@@ -80,18 +115,39 @@ def request_attributes(operation: Operation, request: Request, fields: Mapping[s
         semconv.SERVER_ADDRESS: host,
         semconv.SERVER_PORT: request.origin.port or (443 if request.origin.scheme == "https" else 80),
     }
+    if operation.model:
+        attributes[semconv.REQUEST_MODEL] = operation.model
+    if not fields:
+        content_type = next((value for key, value in request.headers if key.lower() == b"content-type"), b"")
+        fields = multipart.fields(request.body, content_type.decode("latin-1"))
     # A body of an unexpected shape has fewer attributes; it is recorded all the same.
     with suppress(TypeError, ValueError, AttributeError, KeyError):
         attributes.update(operation.request(fields))
     return attributes
 
 
+def request_document(body: bytes, content_type: str) -> Mapping[str, Any]:
+    """A request as one JSON object: its body, or the fields of a form; empty where it is neither."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return multipart.fields(body, content_type)
+    return document if isinstance(document, dict) else {}
+
+
+def streamed(content_type: str) -> bool:
+    """Whether an answer of this type comes in events."""
+    return _media_type(content_type) in _GATHERED
+
+
 def answer_document(operation: Operation, body: bytes, content_type: str) -> Mapping[str, Any]:
     """An answer as one JSON object, the events of a stream put together; empty where it is neither."""
     try:
-        if content_type.startswith("text/event-stream"):
-            return operation.gather(events(body))
+        if streamed(content_type):
+            return operation.gather(_GATHERED[_media_type(content_type)](body))
         document = orjson.loads(body)
+        if isinstance(document, list):  # Google's streams, where nobody asked for events
+            return operation.gather(("", chunk) for chunk in document)
     except (orjson.JSONDecodeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
         return {}
     return document if isinstance(document, dict) else {}
@@ -108,3 +164,7 @@ def answer_attributes(operation: Operation, document: Mapping[str, Any]) -> Attr
 @lru_cache(maxsize=256)
 def _provider(host: str, usual: str) -> str:
     return next((name for part, name in _HOSTS if host.endswith(part)), usual)
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()

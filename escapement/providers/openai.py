@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, named
+from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, counted, named
 from escapement.words import semconv
 
 _REQUEST_FIELDS = {
@@ -25,7 +26,8 @@ _REQUEST_FIELDS = {
 }
 
 
-def _request(fields: Document) -> Attributes:
+def request(fields: Document) -> Attributes:
+    """Attributes of a request, of any operation."""
     attributes = named(fields, _REQUEST_FIELDS)
     if isinstance(fields.get("n"), int) and fields["n"] != 1:
         attributes[semconv.REQUEST_CHOICE_COUNT] = fields["n"]
@@ -43,15 +45,15 @@ def _request(fields: Document) -> Attributes:
     return attributes
 
 
-def _usage(usage: Any) -> Attributes:
+def usage(counts: Any) -> Attributes:
     """Token counts of chat (`prompt_tokens`) and Responses (`input_tokens`) alike."""
-    if not isinstance(usage, dict):
+    if not isinstance(counts, dict):
         return {}
-    asked = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-    said = usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+    asked = counts.get("prompt_tokens_details") or counts.get("input_tokens_details") or {}
+    said = counts.get("completion_tokens_details") or counts.get("output_tokens_details") or {}
     return {
-        semconv.USAGE_INPUT_TOKENS: usage.get("prompt_tokens", usage.get("input_tokens")),
-        semconv.USAGE_OUTPUT_TOKENS: usage.get("completion_tokens", usage.get("output_tokens")),
+        semconv.USAGE_INPUT_TOKENS: counts.get("prompt_tokens", counts.get("input_tokens")),
+        semconv.USAGE_OUTPUT_TOKENS: counts.get("completion_tokens", counts.get("output_tokens")),
         semconv.USAGE_CACHE_READ: asked.get("cached_tokens"),
         semconv.USAGE_REASONING: said.get("reasoning_tokens"),
     }
@@ -63,7 +65,7 @@ def _chat_answer(document: Document) -> Attributes:
         semconv.RESPONSE_ID: document.get("id"),
         semconv.RESPONSE_MODEL: document.get("model"),
         semconv.RESPONSE_FINISH_REASONS: [reason for reason in reasons if reason] or None,
-        **_usage(document.get("usage")),
+        **usage(document.get("usage")),
     }
 
 
@@ -75,12 +77,16 @@ def _gather_chat(events: Iterable[Event]) -> Document:
         for key in ("id", "model", "usage", "error"):
             if chunk.get(key):
                 whole[key] = chunk[key]
+        if (chunk.get("x_groq") or {}).get("usage"):
+            whole.setdefault("usage", chunk["x_groq"]["usage"])
         for part in chunk.get("choices") or ():
             choice = choices.setdefault(part.get("index", 0), {"message": {"role": "assistant", "content": ""}})
             message = choice["message"]
             delta = part.get("delta") or {}
             message["role"] = delta.get("role") or message["role"]
-            message["content"] += delta.get("content") or part.get("text") or ""
+            message["content"] += text(delta.get("content")) or part.get("text") or ""
+            if thought := _thought(delta):
+                message["reasoning"] = message.get("reasoning", "") + thought
             for piece in delta.get("tool_calls") or ():
                 calls = message.setdefault("tool_calls", {})
                 call = calls.setdefault(piece.get("index", 0), {"function": {"name": "", "arguments": ""}})
@@ -97,8 +103,8 @@ def _gather_chat(events: Iterable[Event]) -> Document:
     return {**whole, "choices": [choices[index] for index in sorted(choices)]}
 
 
-def _text(content: Any) -> str:
-    """Text of a message content: a string, or parts of which those that are not text are named."""
+def text(content: Any) -> str:
+    """The text of a message content: a string, or parts of which those that are not text are named."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -107,10 +113,22 @@ def _text(content: Any) -> str:
     for part in content:
         if isinstance(part, str):
             parts.append(part)
-        elif isinstance(part, dict):
-            text = part.get("text") or part.get("refusal")
-            parts.append(text if isinstance(text, str) else f"[{part.get('type', 'part')}]")
+        elif isinstance(part, dict) and part.get("type") != "thinking":
+            said = part.get("text") or part.get("refusal")
+            parts.append(said if isinstance(said, str) else f"[{part.get('type', 'part')}]")
     return "\n".join(parts)
+
+
+def _thought(message: Document) -> str:
+    """What a model thought: a field of its own, or (Mistral) parts of the content."""
+    thought = message.get("reasoning") or message.get("reasoning_content")
+    if isinstance(thought, str):
+        return thought
+    content = message.get("content")
+    parts = content if isinstance(content, list) else ()
+    return "".join(
+        text(part.get("thinking")) for part in parts if isinstance(part, dict) and part.get("type") == "thinking"
+    )
 
 
 def _chat_message(message: Document) -> Message:
@@ -120,12 +138,13 @@ def _chat_message(message: Document) -> Message:
         arguments = function.get("arguments") or ""
         calls.append(ToolCall(str(function.get("name", "")), str(arguments), str(call.get("id") or "")))
     answers = str(message.get("tool_call_id") or "")
-    return Message(str(message.get("role", "")), _text(message.get("content")), tuple(calls), answers)
+    role, said = str(message.get("role", "")), text(message.get("content"))
+    return Message(role, said, tuple(calls), answers, _thought(message))
 
 
 def _chat_asked(document: Document) -> list[Message]:
     if "prompt" in document:
-        return [Message("user", _text(document["prompt"]))]
+        return [Message("user", text(document["prompt"]))]
     return [_chat_message(message) for message in document.get("messages") or ()]
 
 
@@ -133,7 +152,7 @@ def _chat_said(document: Document) -> list[Message]:
     said = []
     for choice in document.get("choices") or ():
         said.append(
-            _chat_message(choice["message"]) if "message" in choice else Message("assistant", _text(choice.get("text")))
+            _chat_message(choice["message"]) if "message" in choice else Message("assistant", text(choice.get("text")))
         )
     return said
 
@@ -145,7 +164,7 @@ def _responses_answer(document: Document) -> Attributes:
         semconv.RESPONSE_ID: document.get("id"),
         semconv.RESPONSE_MODEL: document.get("model"),
         semconv.RESPONSE_FINISH_REASONS: [incomplete or status] if incomplete or status else None,
-        **_usage(document.get("usage")),
+        **usage(document.get("usage")),
     }
 
 
@@ -167,14 +186,14 @@ def _item(item: Any) -> Message | None:
         return None
     kind = item.get("type", "message")
     if kind == "message":
-        return Message(str(item.get("role", "")), _text(item.get("content")))
+        return Message(str(item.get("role", "")), text(item.get("content")))
     if kind == "function_call":
         call = ToolCall(str(item.get("name", "")), str(item.get("arguments", "")), str(item.get("call_id") or ""))
         return Message("assistant", "", (call,))
     if kind == "function_call_output":
-        return Message("tool", _text(item.get("output")), answers=str(item.get("call_id") or ""))
+        return Message("tool", text(item.get("output")), answers=str(item.get("call_id") or ""))
     if kind == "reasoning":
-        return Message("assistant", "[reasoning] " + _text(item.get("summary")))
+        return Message("assistant", "[reasoning] " + text(item.get("summary")))
     return Message("assistant", f"[{kind}]")
 
 
@@ -189,27 +208,76 @@ def _responses_said(document: Document) -> list[Message]:
     return [message for item in document.get("output") or () if (message := _item(item)) is not None]
 
 
-def _embeddings_asked(document: Document) -> list[Message]:
+def _input_asked(document: Document) -> list[Message]:
     asked = document.get("input")
-    texts = asked if isinstance(asked, list) else [asked]
-    return [Message("input", text) for text in texts if isinstance(text, str)]
+    items = asked if isinstance(asked, list) else [asked]
+    texts = [item if isinstance(item, str) else text([item]) for item in items if isinstance(item, str | dict)]
+    return [Message("input", one) for one in texts]
 
 
 def _embeddings_said(document: Document) -> list[Message]:
-    count = len(document.get("data") or ())
-    return [Message("output", f"[{count} embedding{'s' if count != 1 else ''}]")] if count else []
+    return counted(len(document.get("data") or ()), "embedding")
 
 
-_CHAT = Operation("chat", "openai", _request, _chat_answer, _gather_chat, _chat_asked, _chat_said)
-_TEXT = Operation("text_completion", "openai", _request, _chat_answer, _gather_chat, _chat_asked, _chat_said)
+def _images_asked(document: Document) -> list[Message]:
+    given = [str(document[name]) for name in ("image", "image[]", "mask") if isinstance(document.get(name), str)]
+    prompt = [str(document["prompt"])] if document.get("prompt") else []
+    return [Message("user", "\n".join([*prompt, *given]))]
+
+
+def _images_said(document: Document) -> list[Message]:
+    # A stream ends with the image itself.
+    return counted(len(document.get("data") or ()) or int("b64_json" in document), "image")
+
+
+def _file_asked(document: Document) -> list[Message]:
+    return [Message("user", str(document[name])) for name in ("file", "prompt") if document.get(name)]
+
+
+def _text_said(document: Document) -> list[Message]:
+    return [Message("output", str(document["text"]))] if "text" in document else []
+
+
+def _moderation_said(document: Document) -> list[Message]:
+    said = []
+    for result in document.get("results") or ():
+        flags = [name for name, flagged in (result.get("categories") or {}).items() if flagged]
+        said.append(Message("output", f"flagged: {', '.join(flags)}" if flags else "not flagged"))
+    return said
+
+
+def _search_asked(document: Document) -> list[Message]:
+    asked = document.get("query")
+    return [Message("user", str(query)) for query in (asked if isinstance(asked, list) else [asked]) if query]
+
+
+def _search_said(document: Document) -> list[Message]:
+    return counted(len(document.get("data") or ()), "result")
+
+
+_CHAT = Operation("chat", "openai", request, _chat_answer, _gather_chat, _chat_asked, _chat_said)
 _RESPONSES = Operation(
-    "chat", "openai", _request, _responses_answer, _gather_responses, _responses_asked, _responses_said
+    "chat", "openai", request, _responses_answer, _gather_responses, _responses_asked, _responses_said
 )
-_EMBEDDINGS = Operation("embeddings", "openai", _request, _chat_answer, asked=_embeddings_asked, said=_embeddings_said)
+_IMAGES = Operation("image_generation", "openai", request, _chat_answer, asked=_images_asked, said=_images_said)
+_TRANSCRIPTION = Operation("transcription", "openai", request, _chat_answer, asked=_file_asked, said=_text_said)
 
 OPERATIONS = {
     "chat/completions": _CHAT,
-    "completions": _TEXT,
+    "completions": replace(_CHAT, name="text_completion"),
     "responses": _RESPONSES,
-    "embeddings": _EMBEDDINGS,
+    "embeddings": Operation("embeddings", "openai", request, _chat_answer, asked=_input_asked, said=_embeddings_said),
+    "images/generations": _IMAGES,
+    "images/edits": replace(_IMAGES, name="image_edit"),
+    "images/variations": replace(_IMAGES, name="image_variation"),
+    "audio/speech": Operation("speech", "openai", request, asked=_input_asked),
+    "audio/transcriptions": _TRANSCRIPTION,
+    "audio/translations": replace(_TRANSCRIPTION, name="translation"),
+    "moderations": Operation("moderation", "openai", request, _chat_answer, asked=_input_asked, said=_moderation_said),
+    "vector_stores/{id}/search": Operation(
+        "retrieval", "openai", request, asked=_search_asked, said=_search_said, marks=(b'"query"',)
+    ),
+    "conversations": Operation("conversations", "openai"),
 }
+"""What is not here (files, batches, vector stores, assistants, …) is called by the first part of its path, and is
+recognised when it comes from an SDK that says who it is."""

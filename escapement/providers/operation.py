@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from escapement.words import semconv
@@ -12,7 +12,7 @@ from escapement.words import semconv
 Attributes = dict[str, Any]
 Document = Mapping[str, Any]
 Event = tuple[str, dict[str, Any]]
-"""Name (empty where the stream gives none) and data of a server-sent event."""
+"""Name (empty where the stream gives none) and data of an event of a stream."""
 
 
 def _nothing(document: Document) -> Attributes:
@@ -27,8 +27,8 @@ def _last(events: Iterable[Event]) -> Document:
 def named(fields: Document, names: Mapping[str, str]) -> Attributes:
     """The plain values of a body, under the attribute names that they have by convention."""
     attributes: Attributes = {}
-    for field, value in fields.items():
-        name = names.get(field)
+    for key, value in fields.items():
+        name = names.get(key)
         if name is not None and isinstance(value, str | int | float):
             attributes[name] = value
     if fields.get("stream") is True:
@@ -50,12 +50,22 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message: who, what, the tools called in it, and (of a tool's result) the id of the call it answers."""
+    """A message: who, what, the tools called in it, and (of a tool's result) the id of the call it answers.
+
+    `thought` is what the model thought before, where a protocol tells it apart. A program may send a message again
+    without it, and that is the same message.
+    """
 
     role: str
     text: str
     tool_calls: tuple[ToolCall, ...] = ()
     answers: str = ""
+    thought: str = field(default="", compare=False)
+
+    @property
+    def shown(self) -> str:
+        """Thought and text, to be read."""
+        return "\n".join(filter(None, (f"[thinking] {self.thought}" if self.thought else "", self.text)))
 
 
 def _no_messages(document: Document) -> list[Message]:
@@ -67,7 +77,9 @@ class Operation:
     """`name` and `provider` are values of `gen_ai.operation.name` and `gen_ai.provider.name`.
 
     `request` and `answer` read attributes out of a body, `gather` puts the events of a stream together into what the
-    answer would have been without streaming, `asked` and `said` give the messages of a request and an answer.
+    answer would have been without streaming, `asked` and `said` give the messages of a request and an answer. `model`
+    is the model where the path names it. `marks` are what a body has one of where the path does not: a request to a
+    well-known path that has none of them is not one of a model API.
     """
 
     name: str
@@ -77,3 +89,14 @@ class Operation:
     gather: Callable[[Iterable[Event]], Document] = _last
     asked: Callable[[Document], list[Message]] = _no_messages
     said: Callable[[Document], list[Message]] = _no_messages
+    model: str = ""
+    marks: tuple[bytes, ...] = (b'"model"',)
+
+    def is_asked(self, body: bytes) -> bool:
+        """Whether a request to a path of this operation, with this body, is one of a model API."""
+        return bool(self.model) or any(mark in body for mark in self.marks)
+
+
+def counted(count: int, thing: str) -> list[Message]:
+    """An answer that is no text, as a message that says what it holds: `[3 embeddings]`; none of nothing."""
+    return [Message("output", f"[{count} {thing}{'s' if count != 1 else ''}]")] if count else []

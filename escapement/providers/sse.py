@@ -25,7 +25,7 @@ def events(body: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
             name = line[6:].strip().decode("utf-8", "replace")
 
 
-_LAST = ("message_stop", "error", "response.completed", "response.failed", "response.incomplete")
+_LAST = ("message_stop", "message-end", "error", "response.completed", "response.failed", "response.incomplete")
 
 
 def is_finished(body: bytes) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 
 import orjson
 
-from escapement.providers import Message, Operation, answer_document, recognise
+from escapement.providers import Message, Operation, answer_document, recognise, request_document
 from escapement.store.pieces import ARRAYS
 from escapement.store.rows import StepRow
 from escapement.words import semconv
+from escapement.words.http import Headers
 
 Row = dict[str, Any]
 
@@ -52,11 +53,11 @@ class Messages:
         self._ids[step.step] = ids
         self._last[step.lane] = step.step
         try:
-            return self._read(ids, operation)
+            return self._read(ids, operation, _content_type(step.attributes.get(semconv.REQUEST_HEADERS)))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             return []  # a piece is gone, or a body of an unexpected shape: it has no messages to show
 
-    def _read(self, ids: Sequence[str], operation: Operation) -> list[Message]:
+    def _read(self, ids: Sequence[str], operation: Operation, content_type: str) -> list[Message]:
         """Messages of a body: those of its elements one by one, those of its other fields as a whole."""
         skeleton: list[bytes] = []
         inside: list[Message] = []
@@ -73,8 +74,7 @@ class Messages:
                 element = orjson.loads(piece.lstrip(b", \t\r\n"))
                 found = self._of_piece[operation, name] = operation.asked({key: [element]})
             inside += found
-        document = orjson.loads(b"".join(skeleton) or b"{}")
-        return operation.asked(document) + inside if isinstance(document, dict) else inside
+        return operation.asked(request_document(b"".join(skeleton), content_type)) + inside
 
 
 def answered(step: StepRow, operation: Operation) -> list[Message]:
@@ -82,12 +82,15 @@ def answered(step: StepRow, operation: Operation) -> list[Message]:
     attributes = step.attributes
     if not step.has_response or attributes[semconv.STATUS] >= 400:
         return []
-    headers = attributes.get(semconv.RESPONSE_HEADERS, ())
-    content_type = next((value for key, value in headers if key.lower() == "content-type"), "")
+    content_type = _content_type(attributes.get(semconv.RESPONSE_HEADERS))
     try:
         return operation.said(answer_document(operation, step.body(), content_type))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return []
+
+
+def _content_type(headers: Headers | None) -> str:
+    return next((value for key, value in headers or () if key.lower() == "content-type"), "")
 
 
 def _key(piece: bytes) -> str:
@@ -111,7 +114,7 @@ def _row(direction: str, message: Message) -> Row:
     return {
         "direction": direction,
         "role": message.role,
-        "content": message.text,
+        "content": message.shown,
         "answers": message.answers or None,
         "tool_calls": [
             {"id": call.id or None, "name": call.name, "arguments": call.arguments} for call in message.tool_calls

@@ -136,7 +136,7 @@ class _Seen:
 
     def ask(self, body: bytes) -> StepRow | Exchange | None:
         """What the run says to this request; None when it is none of its business after all."""
-        if self.call is None and b'"model"' not in body and "/deployments/" not in self.request.url.path:
+        if self.call is None and not self.operation.is_asked(body):
             return None  # a well-known path, but not of a model API
         call = self.call
         if call is None:

@@ -1,6 +1,6 @@
-"""The OpenAI and Anthropic SDKs, one level above HTTP: which attempts are one call, and what a served answer skips.
+"""SDKs made as OpenAI's is, one level above HTTP: which attempts are one call, and what a served answer skips.
 
-Both are generated with the same base client, whose `request` holds the retry loop. Around it a call begins and ends.
+They are generated with the same base client, whose `request` holds the retry loop. Around it a call begins and ends.
 Inside it, an answer served from a trace is the last one that the call got: it is not retried, and says how many
 attempts there were. Exceptions of ours leave the loop as they are, whatever the SDK would make of them.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from escapement.engine import lanes
 from escapement.engine.calls import Call, current_call
-from escapement.engine.patching import Patch
+from escapement.engine.patching import Patch, Wrapper
 from escapement_instrumentation.hooks import ModuleHooks
 
 _log = logging.getLogger("escapement")
@@ -31,13 +31,13 @@ class Unwind(BaseException):
 
 
 def sdk_hooks(sdk: str) -> ModuleHooks:
-    """Hooks on the base client of `sdk` ("openai" or "anthropic")."""
+    """Hooks on the base client of `sdk` ("openai", "anthropic", "groq" or "together")."""
 
     def patches(module: ModuleType) -> Sequence[Patch]:
         sync, asynchronous = module.SyncAPIClient, module.AsyncAPIClient
         return (
-            Patch(sync, "request", _around(sdk)),
-            Patch(asynchronous, "request", _around_async(sdk)),
+            Patch(sync, "request", around(sdk)),
+            Patch(asynchronous, "request", around_async(sdk)),
             Patch(module.BaseClient, "_should_retry", _should_retry),
             Patch(sync, "_process_response", _process_response),
             Patch(asynchronous, "_process_response", _process_response),
@@ -68,7 +68,9 @@ class _Around:
             _log.exception("Escapement could not record the end of a call")
 
 
-def _around(sdk: str) -> Callable[..., Any]:
+def around(sdk: str) -> Wrapper:
+    """A hook on the method of `sdk` that makes a call with all its attempts."""
+
     def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return wrapped(*args, **kwargs)
@@ -78,7 +80,9 @@ def _around(sdk: str) -> Callable[..., Any]:
     return request
 
 
-def _around_async(sdk: str) -> Callable[..., Any]:
+def around_async(sdk: str) -> Wrapper:
+    """`around` for a coroutine function."""
+
     async def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return await wrapped(*args, **kwargs)

@@ -53,6 +53,9 @@ def snapshot(value: Any) -> Any:
             return _headers(value)
         case "URL":
             return {"type": named(type(value)), "url": str(value)}
+    if named(type(value)) == "google.genai._api_client.HttpResponse":
+        # Its stream has been read, or is the program's to read.
+        return {"type": named(type(value)), "headers": snapshot(value.headers)}
     if isinstance(value, (datetime.datetime, datetime.date, datetime.timedelta)):
         return {"type": named(type(value)), "value": repr(value)}
     if dataclasses.is_dataclass(value):
@@ -94,7 +97,7 @@ def _raw_response(response: Any) -> Any:
     return {
         "type": named(type(response)),
         "retries_taken": response.retries_taken,
-        "request_id": response.request_id,
+        "request_id": getattr(response, "request_id", None),  # not all SDKs of this make have one
         "elapsed": _elapsed(response.http_response),
         "http": _response(response.http_response),
     }

@@ -1,4 +1,4 @@
-"""A local stand-in for the OpenAI and Anthropic APIs that never gives the same answer twice.
+"""A local stand-in for the model APIs that never gives the same answer twice.
 
 with Provider() as provider:
     client = OpenAI(base_url=f"{provider.base_url}/v1", api_key="any")

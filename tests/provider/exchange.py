@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 Json: TypeAlias = dict[str, Any]
-Reply: TypeAlias = Json | list[bytes]
-"""A plain JSON answer, or the events of a stream."""
+Reply: TypeAlias = Json | list[bytes] | bytes
+"""A plain JSON answer, the events of a stream, or sound."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Question:
 
     @property
     def streaming(self) -> bool:
-        return self.data.get("stream") is True or "stream=true" in self.request.query
+        return self.data.get("stream") is True or "stream=true" in self.request.query or ":stream" in self.request.path
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a provider speaks apart from its answers proper: headers, errors, an error inside a stream."""
+    """How a provider speaks apart from its answers proper: headers, errors, streams and an error inside one."""
 
     headers: Callable[[], dict[str, str]]
     failure: Callable[[int, str], Json]
     interruption: Callable[[], bytes]
+    media_type: str = "text/event-stream; charset=utf-8"
 
 
 class Dropped(Exception):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from . import anthropic, chat, completions, openai, responses, words
+from . import anthropic, chat, cohere, completions, gemini, media, mistral, ollama, openai, responses, words
 from .exchange import Answer, Dialect, Json, Question, ReceivedRequest, Refused, Reply
 from .faults import Faults, spoiled
 from .threads import Threads
@@ -37,6 +37,7 @@ class Routes:
         self._faults = Faults()
         self._routes = (
             _Route("POST", "/chat/completions", openai.DIALECT, chat.answer),
+            _Route("POST", "/(?:fim|agents)/completions", openai.DIALECT, chat.answer),
             _Route("POST", "/completions", openai.DIALECT, completions.answer),
             _Route("POST", "/responses", responses.DIALECT, responses.answer),
             _Route("GET", "/responses/([^/]+)", responses.DIALECT, responses.stored),
@@ -44,6 +45,27 @@ class Routes:
             _Route("POST", "/moderations", openai.DIALECT, openai.moderations),
             _Route("POST", "/messages", anthropic.DIALECT, Threads().messages),
             _Route("POST", "/messages/count_tokens", anthropic.DIALECT, anthropic.count_tokens),
+            _Route("POST", "/images/(?:generations|edits|variations)", openai.DIALECT, media.images),
+            _Route("POST", "/audio/speech", openai.DIALECT, media.speech),
+            _Route("POST", "/audio/(?:transcriptions|translations)", openai.DIALECT, media.transcription),
+            _Route("POST", "/files", openai.DIALECT, media.file),
+            _Route("POST", "/models/([^/]+):(?:g|streamG)enerateContent", gemini.DIALECT, gemini.answer),
+            _Route("POST", "/models/([^/]+):embedContent", gemini.DIALECT, gemini.embed),
+            _Route("POST", "/models/([^/]+):batchEmbedContents", gemini.DIALECT, gemini.batch_embed),
+            _Route("POST", "/models/([^/]+):countTokens", gemini.DIALECT, gemini.count_tokens),
+            _Route("POST", "/v2/chat", cohere.DIALECT, cohere.answer),
+            _Route("POST", "/v1/chat", cohere.FIRST, cohere.first_answer),
+            _Route("POST", "/v[12]/embed", cohere.DIALECT, cohere.embed),
+            _Route("POST", "/v2/rerank", cohere.DIALECT, cohere.rerank),
+            _Route("POST", "/v1/rerank", cohere.DIALECT, cohere.together_rerank),
+            _Route("POST", "/conversations(?:/([^/]+))?", openai.DIALECT, mistral.conversation),
+            _Route("POST", "/ocr", openai.DIALECT, mistral.ocr),
+            _Route("POST", "/classifications", openai.DIALECT, mistral.classify),
+            _Route("POST", "/api/chat", ollama.DIALECT, ollama.chat),
+            _Route("POST", "/api/generate", ollama.DIALECT, ollama.generate),
+            _Route("POST", "/api/embed", ollama.DIALECT, ollama.embed),
+            _Route("POST", "/api/embeddings", ollama.DIALECT, ollama.embeddings),
+            _Route("POST", "/api/show", ollama.DIALECT, ollama.show),
             # Both providers list models on the same path.
             _Route("GET", "/models", anthropic.DIALECT, anthropic.models, header="anthropic-version"),
             _Route("GET", "/models/([^/]+)", anthropic.DIALECT, anthropic.model, header="anthropic-version"),
@@ -55,7 +77,7 @@ class Routes:
         for route in self._routes:
             match = re.search(route.tail + "/?$", request.path)
             if match and route.takes(request):
-                question = Question(request, unquote(match[1]) if match.groups() else "")
+                question = Question(request, unquote(match[1] or "") if match.groups() else "")
                 try:
                     return self._answer(route, question)
                 except Refused as refused:
@@ -67,8 +89,11 @@ class Routes:
         reply = route.reply(question)
         headers = route.dialect.headers()
         if isinstance(reply, list):
-            headers |= {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+            headers |= {"content-type": route.dialect.media_type, "cache-control": "no-cache"}
             answer = Answer(headers=headers, events=reply, delay=self._latency)
+        elif isinstance(reply, bytes):
+            headers |= {"content-type": "audio/mpeg"}
+            answer = Answer(headers=headers, body=reply, delay=self._latency)
         else:
             headers |= {"content-type": "application/json"}
             body = _encoded(reply)
