@@ -179,7 +179,7 @@ class Session:
     def _describe(
         self, request: Request, operation: Operation, lane: str, step: int, print_: str, body: Body
     ) -> dict[str, Any]:
-        fields = {name: value for name, (_, value) in body.fields.items()}
+        fields = {name: value for name, (_, value) in body.fields.items()} if body.parsed else {}
         attributes = request_attributes(operation, request, fields)
         attributes |= {
             semconv.OPERATION_NAME: redaction.name(operation.name),

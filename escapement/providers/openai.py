@@ -114,7 +114,7 @@ def text(content: Any) -> str:
         if isinstance(part, str):
             parts.append(part)
         elif isinstance(part, dict) and part.get("type") != "thinking":
-            said = part.get("text") or part.get("refusal")
+            said = part.get("text", part.get("refusal"))
             parts.append(said if isinstance(said, str) else f"[{part.get('type', 'part')}]")
     return "\n".join(parts)
 

@@ -49,3 +49,29 @@ def test_a_replay_is_the_recording(case: Case, mode: str, store: Path) -> None:
     assert provider.count == requests
     assert (replay.hits, replay.misses, replay.calls) == (trace.steps, 0, 0)
     assert case.name == "dropped" or differences(live, other) != []
+
+
+FIRST = {case.sdk: case for case in reversed(CASES)}
+"""A plain call of each SDK."""
+
+
+@pytest.mark.parametrize("mode", [SYNC, ASYNC])
+@pytest.mark.parametrize("sdk", FIRST)
+def test_what_a_trace_does_not_know_is_said_and_not_sent(sdk: str, mode: str, store: Path) -> None:
+    """Through the SDK, whatever it makes of other exceptions."""
+    pytest.importorskip(PACKAGES.get(sdk, sdk))
+    case = FIRST[sdk]
+
+    async def program(url: str) -> None:
+        async with opened(sdk, mode, url, **case.settings) as client:
+            await case.program(client)
+
+    with Provider() as provider:
+        with escapement.init(storage_dir=store) as trace:
+            pass
+        with (
+            escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store) as replay,
+            pytest.raises(escapement.ReplayDivergenceError),
+        ):
+            drive(mode, program(provider.base_url))
+    assert (provider.count, replay.misses) == (0, 1)
