@@ -18,7 +18,7 @@ LOWEST = (  # the lower bounds of pyproject.toml
     "wrapt==1.17.0",
     "orjson==3.11.0",
     "typer==0.28.0",
-    "rich==14.2.0",
+    "rich==14.3.0",
     "genai-prices==0.1.0",
     "duckdb==1.4.0",
     "pyarrow==21.0.0",
