@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-import escapement
-from escapement.store.traces import SpanStore
-from tests.provider import Provider
-
-pytest.importorskip("langchain_core")
-pytest.importorskip("langchain_openai")
-
+from langchain.agents import create_agent
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
@@ -24,7 +17,10 @@ from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 
+import escapement
 from escapement.integrations import EscapementCallbackHandler
+from escapement.store.traces import SpanStore
+from tests.provider import Provider
 
 
 def model(provider: Provider) -> ChatOpenAI:
@@ -125,8 +121,7 @@ def test_branches_lie_in_their_own_frames(provider: Provider, store: Path, kind:
 
 
 def test_an_agent_with_a_tool(provider: Provider, store: Path) -> None:
-    agents = pytest.importorskip("langchain.agents")
-    agent = agents.create_agent(model(provider), [weather], name="helper")
+    agent = create_agent(model(provider), [weather], name="helper")
     asked: Any = {"messages": [{"role": "user", "content": "the weather, please"}]}
     config: Any = {"callbacks": [EscapementCallbackHandler()], "recursion_limit": 6}
 

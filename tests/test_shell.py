@@ -60,7 +60,6 @@ def runs(client: openai.OpenAI, store: Path) -> None:
         ask(client, "two")
 
 
-@pytest.mark.skipif(not DUCKDB.exists(), reason="duckdb-cli is not installed")
 def test_journals_then_tables_then_both(runs: None, client: openai.OpenAI, store: Path) -> None:
     place = layout.create(store)
     for stage in ("journals", "tables", "both"):
@@ -80,14 +79,12 @@ def test_journals_then_tables_then_both(runs: None, client: openai.OpenAI, store
     assert in_shell(store, "SELECT cost_usd FROM llm_calls WHERE input_tokens > 0 LIMIT 1") == [{"cost_usd": None}]
 
 
-@pytest.mark.skipif(not DUCKDB.exists(), reason="duckdb-cli is not installed")
 def test_an_empty_store(store: Path) -> None:
     layout.create(store)
     assert in_shell(store, "SELECT * FROM traces") == []
     assert in_shell(store, "SELECT count(*) AS n FROM messages") == [{"n": 0}]
 
 
-@pytest.mark.skipif(not DUCKDB.exists(), reason="duckdb-cli is not installed")
 def test_a_store_that_moved_knows_where_it_is_when_it_is_sealed_next(
     runs: None, client: openai.OpenAI, store: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 
@@ -105,10 +106,8 @@ def test_an_answer_at_the_end_of_redirects(moving: str, store: Path, kind: str) 
 
 
 def test_a_redirect_that_is_not_followed(moving: str) -> None:
-    httpx = pytest.importorskip("httpx2")
-
     def program() -> Any:
-        with httpx.Client() as client:
+        with httpx2.Client() as client:
             response = client.post(f"{moving}/chat/completions", json=ASKED)
             return snapshot(response), snapshot(response.next_request), response.has_redirect_location
 
@@ -121,14 +120,12 @@ def test_a_redirect_that_is_not_followed(moving: str) -> None:
 
 
 def test_an_oserror_keeps_its_number() -> None:
-    httpx = pytest.importorskip("httpx2")
-
     def refuse(request: Any) -> Any:
         raise ConnectionRefusedError(111, "Connection refused")
 
     def program() -> tuple[Any, ...]:
         with (
-            httpx.Client(transport=httpx.MockTransport(refuse)) as client,
+            httpx2.Client(transport=httpx2.MockTransport(refuse)) as client,
             pytest.raises(ConnectionRefusedError) as raised,
         ):
             client.post("http://127.0.0.1:9/v1/chat/completions", json=ASKED)
