@@ -17,15 +17,16 @@ from escapement.cli import output
 from escapement.cli.overview import Overview, model_of
 from escapement.engine import usage
 from escapement.engine.lanes import ROOT
-from escapement.providers import answer_document, recognise, request_document
+from escapement.providers import recognise, request_document
 from escapement.providers.operation import Message
+from escapement.store.messages import answered, new_since
 from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
 from escapement.words.config import resolve
 from escapement.words.errors import StoreError
-from escapement.words.http import Headers
+from escapement.words.http import content_type
 
 
 def show(
@@ -223,15 +224,13 @@ def _notes(step: StepRow) -> tuple[str, str]:
 def _content(row: TraceRow, step: StepRow, before: dict[str, list[Message]]) -> list[RenderableType]:
     """Messages that are new since the last step of the same branch, then the answer."""
     asked, said, error = messages(row, step)
-    known = before.get(step.lane, [])
-    same = 0
-    while same < min(len(known), len(asked)) and known[same] == asked[same]:
-        same += 1
+    new = new_since(before.get(step.lane, ()), asked)
+    same = len(asked) - len(new)
     before[step.lane] = [*asked, *said]
     lines: list[RenderableType] = []
     if same:
         lines.append(Text(f"… {same} message{'s' if same != 1 else ''} as before", "dim"))
-    lines += [_message(message, "blue") for message in asked[same:]]
+    lines += [_message(message, "blue") for message in new]
     lines += [_message(message, "green") for message in said]
     if error:
         lines.append(Text(output.plain(error), "red"))
@@ -254,19 +253,14 @@ def messages(row: TraceRow, step: StepRow) -> tuple[Sequence[Message], Sequence[
     if operation is None:
         return (), (), ""
     try:
-        request = request_document(row.request_body(step), _content_type(attributes.get(semconv.REQUEST_HEADERS)))
+        request = request_document(row.request_body(step), content_type(attributes.get(semconv.REQUEST_HEADERS)))
     except StoreError as error:
         return (), (), str(error)
     asked = operation.asked(request)
-    content_type = _content_type(attributes.get(semconv.RESPONSE_HEADERS))
     body = step.body()
     if attributes.get(semconv.STATUS, 200) >= 400:
         return asked, (), body.decode("utf-8", "replace")[:2000]
-    return asked, operation.said(answer_document(operation, body, content_type)), ""
-
-
-def _content_type(headers: Headers | None) -> str:
-    return next((value for key, value in headers or () if key.lower() == "content-type"), "")
+    return asked, answered(step, operation), ""
 
 
 def _document(row: TraceRow, content: bool, prices: Prices) -> dict[str, Any]:

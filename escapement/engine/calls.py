@@ -19,7 +19,7 @@ from opentelemetry import trace as otel
 from escapement.engine import redaction, spread
 from escapement.providers import Operation, answer_attributes, answer_document, streamed
 from escapement.words import semconv
-from escapement.words.http import REASONS, Failure, Headers
+from escapement.words.http import REASONS, Failure, Headers, content_type
 
 if TYPE_CHECKING:
     from escapement.engine.session import Session
@@ -191,16 +191,16 @@ class Exchange:
             body, cuts = self._pieces[0] if self._pieces else b"", []
         attributes[semconv.STATUS] = self.status
         attributes[semconv.RESPONSE_HEADERS] = headers = redaction.response_headers(self.headers)
-        content_type = next((value for key, value in headers if key.lower() == "content-type"), "")
-        document = answer_document(operation, body, content_type)
+        kind = content_type(headers)
+        document = answer_document(operation, body, kind)
         if redact:
             received = body
-            if streamed(content_type):
+            if streamed(kind):
                 body, cuts = spread.scrub_stream(body, cuts, document)
             else:
                 body, cuts = redaction.scrub_with_cuts(body, cuts)
             if body is not received:
-                document = answer_document(operation, body, content_type)
+                document = answer_document(operation, body, kind)
         # What is as usual goes without saying: every attribute costs.
         if self.http_version != "HTTP/1.1":
             attributes[semconv.HTTP_VERSION] = self.http_version

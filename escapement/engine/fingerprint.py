@@ -55,9 +55,8 @@ def _query(query: str) -> str:
 
 def _boundary(request: Request) -> bytes | None:
     """The boundary of a multipart body."""
-    content_type = next((value for key, value in request.headers if key.lower() == b"content-type"), b"")
-    found = re.match(rb'multipart/.*boundary="?([^";]+)', content_type)
-    return found.group(1) if found is not None else None
+    found = re.match(r'multipart/.*boundary="?([^";]+)', request.content_type)
+    return found.group(1).encode("latin-1") if found is not None else None
 
 
 def _multipart(body: bytes, boundary: bytes) -> bytes:

@@ -118,8 +118,7 @@ def request_attributes(operation: Operation, request: Request, fields: Mapping[s
     if operation.model:
         attributes[semconv.REQUEST_MODEL] = operation.model
     if not fields:
-        content_type = next((value for key, value in request.headers if key.lower() == b"content-type"), b"")
-        fields = multipart.fields(request.body, content_type.decode("latin-1"))
+        fields = multipart.fields(request.body, request.content_type)
     # A body of an unexpected shape has fewer attributes; it is recorded all the same.
     with suppress(TypeError, ValueError, AttributeError, KeyError):
         attributes.update(operation.request(fields))

@@ -233,7 +233,7 @@ class _Check:
             if reason := salvage.duckdb_refuses(path, fields.names) or salvage.passed_over(path, counts):
                 raise ValueError(reason)
         except Exception as error:  # damage can have any shape
-            reason = salvage.first_line(error)
+            reason = tables.first_line(error)
         else:
             return None
         rows, touched = mending.readable(path, name)

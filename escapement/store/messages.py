@@ -15,7 +15,7 @@ from escapement.providers import Message, Operation, answer_document, recognise,
 from escapement.store.pieces import ARRAYS
 from escapement.store.rows import StepRow
 from escapement.words import semconv
-from escapement.words.http import Headers
+from escapement.words.http import content_type
 
 Row = dict[str, Any]
 
@@ -41,7 +41,7 @@ class Messages:
         known = self._before.get(step.lane, [])
         self._before[step.lane] = [*asked, *said]
         return [
-            *(_row("sent", message) for message in _without(known, asked)),
+            *(_row("sent", message) for message in new_since(known, asked)),
             *(_row("received", message) for message in said),
         ]
 
@@ -53,11 +53,11 @@ class Messages:
         self._ids[step.step] = ids
         self._last[step.lane] = step.step
         try:
-            return self._read(ids, operation, _content_type(step.attributes.get(semconv.REQUEST_HEADERS)))
+            return self._read(ids, operation, content_type(step.attributes.get(semconv.REQUEST_HEADERS)))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
             return []  # a piece is gone, or a body of an unexpected shape: it has no messages to show
 
-    def _read(self, ids: Sequence[str], operation: Operation, content_type: str) -> list[Message]:
+    def _read(self, ids: Sequence[str], operation: Operation, kind: str) -> list[Message]:
         """Messages of a body: those of its elements one by one, those of its other fields as a whole."""
         skeleton: list[bytes] = []
         inside: list[Message] = []
@@ -74,7 +74,7 @@ class Messages:
                 element = orjson.loads(piece.lstrip(b", \t\r\n"))
                 found = self._of_piece[operation, name] = operation.asked({key: [element]})
             inside += found
-        return operation.asked(request_document(b"".join(skeleton), content_type)) + inside
+        return operation.asked(request_document(b"".join(skeleton), kind)) + inside
 
 
 def answered(step: StepRow, operation: Operation) -> list[Message]:
@@ -82,15 +82,11 @@ def answered(step: StepRow, operation: Operation) -> list[Message]:
     attributes = step.attributes
     if not step.has_response or attributes[semconv.STATUS] >= 400:
         return []
-    content_type = _content_type(attributes.get(semconv.RESPONSE_HEADERS))
+    kind = content_type(attributes.get(semconv.RESPONSE_HEADERS))
     try:
-        return operation.said(answer_document(operation, step.body(), content_type))
+        return operation.said(answer_document(operation, step.body(), kind))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         return []
-
-
-def _content_type(headers: Headers | None) -> str:
-    return next((value for key, value in headers or () if key.lower() == "content-type"), "")
 
 
 def _key(piece: bytes) -> str:
@@ -99,7 +95,8 @@ def _key(piece: bytes) -> str:
     return name if name in ARRAYS else ""
 
 
-def _without(known: Sequence[Message], asked: Sequence[Message]) -> Sequence[Message]:
+def new_since(known: Sequence[Message], asked: Sequence[Message]) -> Sequence[Message]:
+    """The messages of a request that its branch had not sent or received before."""
     same = 0
     while same < min(len(known), len(asked)) and _is_same(known[same], asked[same]):
         same += 1

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from escapement.store import columns, pieces, schema
+from escapement.store import columns, pieces, schema, tables
 from escapement.words.errors import EscapementWarning
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def examine(path: str, wanted: pa.Schema, *, expected: int | None = None) -> Sal
                     reasons.append(reason)
                     touched += _trace_ids(file, number)
     except Exception as error:  # damage can have any shape
-        return Salvaged(path, None, first_line(error), ())
+        return Salvaged(path, None, tables.first_line(error), ())
     found = sum(group.num_rows for group in good)
     if not reasons and expected is not None and found != expected:
         reasons.append(f"{found} rows where the log counts {expected}")
@@ -72,7 +72,7 @@ def _read_group(file: Any, number: int, fields: pa.Schema) -> tuple[pa.Table | N
     try:
         return whole(file.read_row_group(number, columns=fields.names), fields), ""
     except Exception as error:
-        reason = first_line(error)
+        reason = tables.first_line(error)
     found: list[pa.Array] = []
     try:
         height = file.metadata.row_group(number).num_rows
@@ -116,7 +116,7 @@ def duckdb_refuses(path: str, names: Sequence[str], *, limit: str = "") -> str:
             for _ in reader:
                 pass
     except Exception as error:
-        return first_line(error)
+        return tables.first_line(error)
     return ""
 
 
@@ -190,8 +190,3 @@ def some(found: Sequence[str], most: int = 6) -> str:
     """The first of many, and how many more."""
     more = f", and {len(found) - most} more" if len(found) > most else ""
     return ", ".join(found[:most]) + more
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

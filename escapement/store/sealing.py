@@ -98,7 +98,7 @@ def seal(layout: Layout, *, grace: float = GRACE, progress: Progress = lambda do
         for trace_id, path in journals(layout)
         if not spans.holds(path.stem) and not journal.has_writer(path)
     ]
-    sizes = {path: _size(path) for _, path in waiting}
+    sizes = {path: bytes_of(path) for _, path in waiting}
     total, done = sum(sizes.values()), 0
     batch: list[tuple[str, Path]] = []
     for number, item in enumerate(waiting, 1):
@@ -122,7 +122,7 @@ def sweep(layout: Layout, *, grace: float = GRACE) -> int:
     removed = 0
     # A clock that was set back makes a journal come from the future: that is no reason to keep it.
     done = [
-        path for _, path in journals(layout) if spans.holds(path.stem) and abs(time.time() - _changed(path)) >= grace
+        path for _, path in journals(layout) if spans.holds(path.stem) and abs(time.time() - changed(path)) >= grace
     ]
     try:
         for name in (schema.PARTS, schema.SPANS) if done and layout.remote is None else ():
@@ -187,7 +187,7 @@ def _keep_damaged(layout: Layout, path: Path) -> None:
 
 def is_worth_it(layout: Layout) -> bool:
     """Whether so much has been finished that sealing pays."""
-    found = [(path, _size(path)) for _, path in journals(layout)]
+    found = [(path, bytes_of(path)) for _, path in journals(layout)]
     if layout.remote is None and len(found) < MANY and sum(size for _, size in found) < WORTH:
         return False
     count = total = 0
@@ -220,14 +220,16 @@ def _spawn(storage_dir: Path | str) -> None:
     )
 
 
-def _size(path: Path) -> int:
+def bytes_of(path: Path) -> int:
+    """The length of a file; 0 of one that is gone."""
     try:
         return path.stat().st_size
     except OSError:
         return 0
 
 
-def _changed(path: Path) -> float:
+def changed(path: Path) -> float:
+    """When a file was last changed, in seconds since the epoch; now, for one that is gone."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -64,7 +64,7 @@ class Table:
             self._found = None
         except (DeltaError, OSError) as error:
             self._found = None
-            raise StoreError(f"the table {self.uri} cannot be read: {_first_line(error)}") from error
+            raise StoreError(f"the table {self.uri} cannot be read: {first_line(error)}") from error
 
     @property
     def exists(self) -> bool:
@@ -190,7 +190,7 @@ class Table:
             yield
         except (DeltaError, OSError) as error:
             raise StoreError(
-                f"the table {self.uri} cannot be written: {_first_line(error)}. Nothing is lost: "
+                f"the table {self.uri} cannot be written: {first_line(error)}. Nothing is lost: "
                 "what was to be written is where it was."
             ) from error
         finally:
@@ -268,6 +268,7 @@ def local_path(uri: str) -> str:
     return unquote(urlparse(uri).path) if uri.startswith("file:") else uri
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -77,7 +77,7 @@ def vacuum(layout: Layout, *, hours: int = 0) -> int:
         table.refresh()
         count += len(table.vacuum(hours=hours))
     for draft in layout.journals.glob(".tr_*"):  # of an import that was cut off
-        if abs(time.time() - _changed(draft)) > 3600:
+        if abs(time.time() - sealing.changed(draft)) > 3600:
             draft.unlink(missing_ok=True)
             count += 1
     if hours == 0:
@@ -143,7 +143,7 @@ def _oldest(layout: Layout, store: SpanStore, by_age: Sequence[str], most: int) 
 
 def size(layout: Layout) -> int:
     """Bytes of the store: the files that its tables need, and its journals."""
-    total = sum(_bytes(path) for _, path in sealing.journals(layout))
+    total = sum(sealing.bytes_of(path) for _, path in sealing.journals(layout))
     for name in (schema.SPANS, schema.PARTS):
         table = tables.Table(layout, name)
         table.refresh()
@@ -153,17 +153,3 @@ def size(layout: Layout) -> int:
 
 def _damaged(layout: Layout) -> Iterable[Path]:
     return list(layout.damaged.iterdir()) if layout.damaged.is_dir() else ()
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return time.time()
-
-
-def _bytes(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

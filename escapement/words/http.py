@@ -14,6 +14,11 @@ Headers = Sequence[Sequence[str]]
 RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
+def content_type(headers: Headers | None) -> str:
+    """The media type of a body and its parameters, by its headers; empty where they do not say it."""
+    return next((value for key, value in headers or () if key.lower() == "content-type"), "")
+
+
 class Origin(Protocol):
     """Where a request goes: any HTTP library's URL."""
 
@@ -36,6 +41,11 @@ class Request:
     headers: RawHeaders
     """Only looked at, never kept whole."""
     body: bytes
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body and its parameters; empty where nothing says it."""
+        return next((value.decode("latin-1") for key, value in self.headers if key.lower() == b"content-type"), "")
 
 
 @dataclass(frozen=True, slots=True)
