@@ -13,8 +13,8 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 
+from escapement.engine.hooks import ModuleHooks
 from escapement_instrumentation.clients import client_hooks
-from escapement_instrumentation.hooks import ModuleHooks
 from escapement_instrumentation.sdks import sdk_hooks
 
 __all__ = ["AnthropicInstrumentor", "Httpx2Instrumentor", "HttpxInstrumentor", "OpenAIInstrumentor"]
