@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +67,8 @@ PYTHON = [sys.executable, "agent.py"]
 
 
 @pytest.fixture
-def shell(provider: Provider, store: Path) -> Iterator[Shell]:
-    yield Shell(provider, store)
+def shell(provider: Provider, store: Path) -> Shell:
+    return Shell(provider, store)
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:

@@ -27,7 +27,7 @@ umask = os.umask(0o077)
 """What files of the program are to be made with; ours are made private."""
 os.umask(umask)
 
-Command = Annotated[list[str], typer.Argument(help="The command, after `--`.", metavar="-- CMD…", show_default=False)]
+Command = Annotated[list[str], typer.Argument(help="The command, after `--`.", metavar="CMD", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Without the line at the end.")]
 Strict = Annotated[
     bool | None,
