@@ -148,6 +148,7 @@ def test_list_as_json(cli: Cli, traces: list[str]) -> None:
         "complete": True,
         "mode": "fork",
         "parent": traces[0],
+        "forked_at": 2,
         "tags": ["production", "eu"],
         "metadata": {},
         "steps": 2,
