@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from escapement.cli.run import HOOK
+from escapement.cli.command import HOOK
 from escapement.store.rows import TraceRow
 from escapement.store.traces import SpanStore
 from tests.provider import Provider

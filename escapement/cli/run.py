@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import subprocess
 import sys
-from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from escapement.cli import output
+from escapement.cli.command import environment_of, execute, exit_code, found
 from escapement.cli.overview import Overview
-from escapement.engine.family import Membership, command_name
+from escapement.engine.family import command_name
 from escapement.words.config import Settings, resolve
 from escapement.words.errors import ConfigError, EscapementError
 
 if TYPE_CHECKING:
     from escapement.engine.conducting import Outcome
-
-HOOK = Path(__file__).parent.parent / "startup"
-umask = os.umask(0o077)
-"""What files of the program are to be made with; ours are made private."""
-os.umask(umask)
 
 Command = Annotated[list[str], typer.Argument(help="The command, after `--`.", metavar="CMD", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Without the line at the end.")]
@@ -43,15 +33,15 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Record a command: any Python program, unchanged, with the Python processes it starts."""
-    program = _found(command)
+    program = found(command)
     settings = resolve()
     if not settings.enabled:
         _say(quiet, "Escapement is switched off (enabled=false), so nothing was recorded")
-        raise typer.Exit(_passed_on(_execute(program, command, {})))
+        raise typer.Exit(exit_code(execute(program, command, {})))
     from escapement.engine.conducting import Recorded
 
     recorded = Recorded(settings, name or command_name(command), tag or ())
-    outcome = recorded.end(_execute(program, command, _environment(recorded.member)))
+    outcome = recorded.end(execute(program, command, environment_of(recorded.member)))
     _say(quiet, _recorded(outcome, settings))
     raise typer.Exit(outcome.code)
 
@@ -81,7 +71,7 @@ def fork(
 
 
 def _replay(reference: str, command: list[str], strict: bool | None, quiet: bool, until: int | str | None) -> None:
-    program = _found(command)
+    program = found(command)
     settings = resolve(None, {"strict_replay": strict})
     if not settings.enabled:
         raise ConfigError(
@@ -91,48 +81,9 @@ def _replay(reference: str, command: list[str], strict: bool | None, quiet: bool
     from escapement.engine.conducting import Replayed
 
     replayed = Replayed(settings, reference, until)
-    outcome = replayed.end(_execute(program, command, _environment(replayed.member)))
+    outcome = replayed.end(execute(program, command, environment_of(replayed.member)))
     _say(quiet, _replayed(outcome, settings, replayed.member.name, replayed.steps))
     raise typer.Exit(outcome.code)
-
-
-# -- the command -----------------------------------------------------------------------------------------------------
-
-
-def _found(command: list[str]) -> str:
-    """The program that is meant. Ends as shells do where there is none."""
-    program = shutil.which(command[0])
-    if program is None:
-        there = os.path.exists(command[0])
-        what = "is not a program that can be run" if there else "no such command"
-        print(f"escapement: {command[0]}: {what}", file=sys.stderr)
-        raise typer.Exit(126 if there else 127)
-    return program
-
-
-def _environment(member: Membership) -> dict[str, str]:
-    """What makes every Python below take part in the run."""
-    paths = os.environ.get("PYTHONPATH", "")
-    return member.environment() | {"PYTHONPATH": os.pathsep.join([str(HOOK), paths] if paths else [str(HOOK)])}
-
-
-def _execute(program: str, command: list[str], environment: dict[str, str]) -> int:
-    """Run the command to its end, with our stdin, stdout and stderr. As `Popen.returncode`: negative for a signal."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGINT:  # a terminal sends that one to both of us
-            process.send_signal(number)
-
-    sys.stdout.flush()
-    sys.stderr.flush()
-    process = subprocess.Popen(command, executable=program, env=os.environ | environment, close_fds=False, umask=umask)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, pass_on)
-    return process.wait()
-
-
-def _passed_on(returned: int) -> int:
-    return 128 - returned if returned < 0 else returned
 
 
 # -- the line at the end ---------------------------------------------------------------------------------------------

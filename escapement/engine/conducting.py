@@ -29,6 +29,8 @@ class Outcome:
     live: bool
     served: int = 0
     missed: int = 0
+    divergence: str = ""
+    """What was said of the first request that was not in the trace."""
 
 
 class Recorded:
@@ -57,7 +59,7 @@ class Replayed:
 
     def __init__(self, settings: Settings, reference: str, until: int | str | None = None) -> None:
         self._settings = settings
-        self._source = sources.find(reference, settings, until)
+        self.source = sources.find(reference, settings, until)
         self._family = Family.create()
         storage = settings.storage_dir
         self.member = Membership(
@@ -65,18 +67,18 @@ class Replayed:
             storage_dir=storage if isinstance(storage, str) else str(storage.absolute()),
             otel_trace_id=f"{ids.new_otel_trace_id():032x}",
             span_id=f"{ids.new_otel_trace_id() >> 64:016x}",
-            name=self._source.row.name,
-            replays=self._source.reference,
+            name=self.source.row.name,
+            replays=self.source.reference,
             strict=settings.strict_replay,
-            until=self._source.until,
-            leaves=self._source.leaves,
+            until=self.source.until,
+            leaves=self.source.leaves,
         )
 
     @property
     def steps(self) -> int:
         """How many steps are there to be served."""
-        until = self._source.until
-        return sum(until is None or step.step < until for step in self._source.row.steps)
+        until = self.source.until
+        return sum(until is None or step.step < until for step in self.source.row.steps)
 
     def end(self, returned: int) -> Outcome:
         """The command has ended. Where it went live, make the trace whole with what other processes were served."""
@@ -84,7 +86,7 @@ class Replayed:
         records = list(chain(*reports))
         status, error = endings.verdict(returned, records)
         live = any(record["record"] == "live" for record in records)
-        trace_id = self._source.row.trace_id
+        trace_id = self.source.row.trace_id
         if live:
             recording = Recording(self._settings, lambda: None)
             recording.join(self.member)
@@ -95,6 +97,7 @@ class Replayed:
             recording.keep(end_record(status, error, sum(record["record"] == "lost" for record in records)))
             recording.close(status, error, 0)
         self._family.remove()
+        misses = [record["error"] for record in records if record["record"] == "miss"]
         return Outcome(
             trace_id,
             endings.code(returned, records),
@@ -102,5 +105,6 @@ class Replayed:
             joined,
             live,
             served=sum(record["record"] == "served" for record in records),
-            missed=sum(record["record"] == "miss" for record in records),
+            missed=len(misses),
+            divergence=misses[0] if misses else "",
         )

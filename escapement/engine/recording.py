@@ -21,7 +21,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import divergence, redaction, spans
+from escapement.engine import divergence, redaction, revision, spans
 from escapement.engine.family import Membership
 from escapement.store import layout, sealing
 from escapement.store.journal import Journal, Record
@@ -117,6 +117,7 @@ class Recording:
                     "program": os.path.basename(sys.argv[0]) if sys.argv else "",
                     "python": platform.python_version(),
                     "escapement": spans.own_version(),
+                    "commit": revision.of_program(),
                 },
             }
         )

@@ -268,7 +268,6 @@ class Session:
         assert self.source is not None
         assert self._matcher is not None
         self.misses += 1
-        self._report({"record": "miss"})
         scrubbed = redaction.scrub(request.body) if self.redacts else request.body
         model = operation.model or body.fields.get("model", (0, ""))[1]
         error = divergence.explain(
@@ -280,6 +279,7 @@ class Session:
             lane=lane,
             step=step,
         )
+        self._report({"record": "miss", "error": str(error)})
         if self.settings.strict_replay and not self._leaves:
             raise error
         first = not self._recording.begun
