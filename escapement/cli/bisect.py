@@ -125,9 +125,7 @@ def _revision(name: str, settings: Settings) -> str:
 def _of_trace(row: TraceRow) -> str:
     commit = str(row.origin.get("commit") or "")
     if not commit:
-        raise ConfigError(
-            f"{row.trace_id} was not recorded in a git repository: name a commit that is good with --good"
-        )
+        raise ConfigError(f"{row.trace_id} was not recorded in a git repository: name a good commit with --good")
     return commit
 
 

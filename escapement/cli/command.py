@@ -48,9 +48,16 @@ def execute(program: str, command: list[str], environment: dict[str, str], *, qu
 
     sys.stdout.flush()
     sys.stderr.flush()
-    silent = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL) if quiet else {}
+    stream = subprocess.DEVNULL if quiet else None
     process = subprocess.Popen(
-        command, executable=program, env=os.environ | environment, close_fds=False, umask=umask, **silent
+        command,
+        executable=program,
+        env=os.environ | environment,
+        stdin=stream,
+        stdout=stream,
+        stderr=stream,
+        close_fds=False,
+        umask=umask,
     )
     before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def of_program() -> str:
-    """The commit of the repository that the program was started in, else of the one it is in; empty where there is none.
+    """The commit of the repository that the program was started in, else that it is in; empty where there is none.
 
     The layout is that of https://git-scm.com/docs/gitrepository-layout.
     """
