@@ -101,6 +101,7 @@ class Session:
         self._journal: Journal | None = None
         self._latched: GuardError | None = None
         self._warned = False
+        self._unreachable: set[str] = set()
         self._guard = IdenticalCalls(settings.max_identical_calls) if settings.loop_detection_enabled else None
         spans.become_global()
         self._root: otel.Span | None = None
@@ -242,6 +243,16 @@ class Session:
             f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
         )
         _warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
+
+    def unreachable(self, kind: str, what: str) -> None:
+        """The program is about to call a model where no hook sees it: said once a kind, refused in strict replay."""
+        if self.mode == "replay" and self.settings.strict_replay:
+            raise divergence.unreachable(self.trace_id, self.steps, what)
+        with self._lock:
+            if kind in self._unreachable:
+                return
+            self._unreachable.add(kind)
+        _warn(f"the program is about to {what}. That can neither be recorded nor replayed, and it goes on without it.")
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)

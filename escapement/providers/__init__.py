@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from escapement.providers import anthropic, openai
+from escapement.providers import anthropic, bedrock, openai
 from escapement.providers.operation import Attributes, Message, Operation, ToolCall
 from escapement.providers.sse import events
 from escapement.words import semconv
@@ -27,6 +27,7 @@ __all__ = [
     "ToolCall",
     "answer_attributes",
     "answer_document",
+    "names_model",
     "recognise",
     "request_attributes",
     "tail",
@@ -65,10 +66,16 @@ def recognise(method: str, path: str, from_sdk: str) -> Operation | None:
     belongs to the run. Other clients are recognised by well-known paths alone.
     """
     name = tail(path)
-    operation = _OPERATIONS.get(name)
+    operation = _OPERATIONS.get(name) or bedrock.operation(path)
     if operation is not None and (method == "POST" or from_sdk):
         return operation
     return Operation(name=name.split("/")[0] or method.lower(), provider=from_sdk) if from_sdk else None
+
+
+@lru_cache(maxsize=1024)
+def names_model(path: str) -> bool:
+    """Whether a path says which model is meant, so that the body need not."""
+    return "/deployments/" in path or bedrock.operation(path) is not None
 
 
 def request_attributes(operation: Operation, request: Request, fields: Mapping[str, Any]) -> Attributes:
@@ -91,6 +98,8 @@ def answer_document(operation: Operation, body: bytes, content_type: str) -> Map
     try:
         if content_type.startswith("text/event-stream"):
             return operation.gather(events(body))
+        if content_type.startswith(bedrock.EVENT_STREAM):
+            return operation.gather(bedrock.events(body))
         document = orjson.loads(body)
     except (orjson.JSONDecodeError, TypeError, ValueError, AttributeError, KeyError, IndexError):
         return {}
