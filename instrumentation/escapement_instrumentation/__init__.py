@@ -5,7 +5,8 @@
     http.client          the connections under urllib.request, urllib3, requests and botocore (`http_client`)
     openai, anthropic    `request` of their base clients says which attempts are one call (`sdks`)
 
-What calls a model past all of these (websockets, other programs) is said aloud (`unreachable`). All are inert while no run is open. Their entry points are named `escapement-…`, because the plain names are taken.
+What calls a model past all of these (websockets, other programs) is said aloud (`unreachable`). All are inert while no
+run is open. Their entry points are named `escapement-…`, because the plain names are taken.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def listen(reader: StreamReader, exchange: Exchange) -> None:
 
 
 class Served(StreamReader):
-    """A reader that hands out a recorded body: a chunk whenever a live one would wait for more, then the same ending."""
+    """A reader that hands out a recorded body: a chunk whenever a live one would wait, then the same ending."""
 
     __slots__ = ("_at", "_chunks", "_ending")
 
