@@ -10,14 +10,13 @@ from __future__ import annotations
 import inspect
 import logging
 import re
-import types
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
-from aiohttp import HttpVersion, StreamReader
+from aiohttp import HttpVersion, StreamReader, hdrs, http_parser
 from aiohttp.http_parser import RawResponseMessage
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from escapement.engine import divergence
 from escapement.engine.calls import Exchange
@@ -28,6 +27,12 @@ from escapement_instrumentation.asking import Live, Seen, scope_here
 from escapement_instrumentation.responses import in_turn, wait_if_cancelled
 
 _log = logging.getLogger("escapement")
+_SPELT = (
+    {str(name).lower(): name for name in vars(hdrs).values() if isinstance(name, istr)}
+    if http_parser.HttpResponseParser is not http_parser.HttpResponseParserPy
+    else {}
+)
+"""How aiohttp's fast parser spells the headers that it knows, whatever was sent."""
 _STATUS_AND_MESSAGE = re.compile(r"(\d+), message=(['\"])(.*?)\2, url=", re.DOTALL)
 
 
@@ -113,7 +118,7 @@ def _rebuild(request: Any, step: StepRow) -> Awaitable[Any]:
         HttpVersion(int(major), int(minor or 0)),
         answer.status,
         answer.reason,
-        CIMultiDictProxy(CIMultiDict((name, value) for name, value in answer.headers)),
+        CIMultiDictProxy(CIMultiDict((_SPELT.get(name.lower(), name), value) for name, value in answer.headers)),
         tuple(_raw(answer.headers)),
         False,
         None,
@@ -143,7 +148,7 @@ def _response(request: Any) -> Any:
 
 async def _start(response: Any, head: RawResponseMessage, reader: StreamReader) -> Any:
     """Have aiohttp's own code make of an answer what it makes of a live one; then there is no connection."""
-    await response.start(types.SimpleNamespace(protocol=_Answer(head, reader)))
+    await response.start(_NoConnection(_Answer(head, reader)))
     response._connection = None
     return response
 
@@ -152,6 +157,18 @@ class _Nothing:
     """What was written of a request that was not sent."""
 
     output_size = 0
+
+
+class _NoConnection:
+    """What a response is read from."""
+
+    def __init__(self, protocol: _Answer) -> None:
+        self.protocol = protocol
+
+    def release(self) -> None:
+        pass
+
+    close = release
 
 
 class _Answer:
