@@ -192,7 +192,7 @@ def _exception(step: StepRow, connection: Any) -> BaseException:
     """What a recorded request raised."""
     failure = step.failure()
     assert failure is not None
-    error = _of_urllib3(failure, connection) or failures.standard(failure)
+    error = failures.standard(failure) or _of_urllib3(failure, connection)
     return error if error is not None else OSError(f"{failure.type}: {failure.message}")
 
 
@@ -200,7 +200,7 @@ def _of_urllib3(failure: Failure, connection: Any) -> BaseException | None:
     """An exception of urllib3 names the connection, and is raised from what the system said."""
     exceptions = sys.modules.get("urllib3.exceptions")
     kind = getattr(exceptions, failure.type, None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)) or failure.type in ("IncompleteRead",):
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
         return None
     cause = failures.cause(failure)
     if failure.type == "NameResolutionError":

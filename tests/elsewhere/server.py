@@ -30,19 +30,25 @@ def chat() -> dict[str, Any]:
         "id": secrets.token_hex(6),
         "object": "chat.completion",
         "model": "gpt-4o",
-        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": secrets.token_hex(40)}}],
+        "choices": [
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": secrets.token_hex(40)}}
+        ],
         "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
     }
 
 
 def converse_events() -> list[bytes]:
-    text = [frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": secrets.token_hex(4)}}) for _ in range(5)]
+    text = [
+        frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": secrets.token_hex(4)}}) for _ in range(5)
+    ]
     return [
         frame("messageStart", {"role": "assistant"}),
         *text,
         frame("contentBlockStop", {"contentBlockIndex": 0}),
         frame("messageStop", {"stopReason": "end_turn"}),
-        frame("metadata", {"usage": {"inputTokens": 5, "outputTokens": 6, "totalTokens": 11}, "metrics": {"latencyMs": 9}}),
+        frame(
+            "metadata", {"usage": {"inputTokens": 5, "outputTokens": 6, "totalTokens": 11}, "metrics": {"latencyMs": 9}}
+        ),
     ]
 
 
@@ -65,15 +71,21 @@ class _Handler(BaseHTTPRequestHandler):
         if path.endswith("/converse"):
             message = {"role": "assistant", "content": [{"text": secrets.token_hex(8)}]}
             usage = {"inputTokens": 5, "outputTokens": 6, "totalTokens": 11}
-            self._whole({"output": {"message": message}, "stopReason": "end_turn", "usage": usage, "metrics": {"latencyMs": 7}})
+            self._whole(
+                {"output": {"message": message}, "stopReason": "end_turn", "usage": usage, "metrics": {"latencyMs": 7}}
+            )
         elif path.endswith("/converse-stream"):
             self._chunks(converse_events(), "application/vnd.amazon.eventstream")
         elif path.endswith("/invoke"):
             content = [{"type": "text", "text": secrets.token_hex(8)}]
             usage = {"input_tokens": 8, "output_tokens": 9}
-            self._whole({"type": "message", "model": "claude", "stop_reason": "end_turn", "content": content, "usage": usage})
+            self._whole(
+                {"type": "message", "model": "claude", "stop_reason": "end_turn", "content": content, "usage": usage}
+            )
         elif b'"stream": true' in body or b'"stream":true' in body:
-            events = [f'data: {{"n": "{secrets.token_hex(30)}"}}\n\n'.encode() for _ in range(6)] + [b"data: [DONE]\n\n"]
+            events = [f'data: {{"n": "{secrets.token_hex(30)}"}}\n\n'.encode() for _ in range(6)] + [
+                b"data: [DONE]\n\n"
+            ]
             if fault == "cut":
                 self._chunks(events[:3], "text/event-stream", cut=True)
             elif fault == "until-close":
@@ -91,7 +103,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append(b"")
         self._whole({"file": secrets.token_hex(8)})
 
-    do_PUT = do_POST
+    def do_PUT(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("content-length") or 0)))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def _chunked_body(self) -> bytes:
         parts = []
@@ -118,7 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:20] if fault == "short" else body)
 
     def _chunks(self, chunks: list[bytes], content_type: str, *, cut: bool = False, encoding: str = "") -> None:
-        self._head(content_type, ("transfer-encoding", "chunked"), *([("content-encoding", encoding)] if encoding else []))
+        self._head(
+            content_type, ("transfer-encoding", "chunked"), *([("content-encoding", encoding)] if encoding else [])
+        )
         for chunk in chunks:
             self.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
         if cut:
