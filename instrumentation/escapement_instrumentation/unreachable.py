@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from escapement.engine import lanes
+from escapement.engine import aloud, divergence, lanes
 from escapement.engine.patching import Patch
 from escapement.engine.session import Session
 from escapement_instrumentation.hooks import ModuleHooks
@@ -54,6 +55,19 @@ def hooks() -> Sequence[ModuleHooks]:
     )
 
 
+_said: weakref.WeakKeyDictionary[Session, set[str]] = weakref.WeakKeyDictionary()
+
+
+def _say(session: Session, kind: str, what: str) -> None:
+    """The program is about to do `what`: said once a kind, refused in strict replay."""
+    if session.mode == "replay" and session.settings.strict_replay:
+        raise divergence.unreachable(session.trace_id, session.steps, what)
+    said = _said.setdefault(session, set())
+    if kind not in said:
+        said.add(kind)
+        aloud.warn(f"the program is about to {what}. It can neither be recorded nor replayed, and goes on.")
+
+
 def _run() -> Session | None:
     scope = lanes.current()
     return scope.run if scope is not None and isinstance(scope.run, Session) else None
@@ -77,7 +91,7 @@ def _ws_connect(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...],
 
 def _say_websocket(session: Session, host: str, path: str) -> None:
     if _MODEL_HOST.search(host) or _MODEL_PATH.search(path.partition("?")[0]):
-        session.unreachable("websocket", f"talk to a model by websocket ({host})")
+        _say(session, "websocket", f"talk to a model by websocket ({host})")
 
 
 def _popen(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -85,7 +99,7 @@ def _popen(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwa
     if session is not None:
         program = model_program(args[0] if args else kwargs.get("args"))
         if program:
-            session.unreachable(f"process {program}", f"run `{program}`, a program that calls models by itself")
+            _say(session, program, f"run `{program}`, a program that calls models by itself")
     return wrapped(*args, **kwargs)
 
 

@@ -69,9 +69,11 @@ def test_said_once_and_refused_in_strict_replay(name: str, store: Path) -> None:
     told = [warning for warning in caught if issubclass(warning.category, EscapementWarning)]
     assert len(told) == 1
     assert "neither be recorded nor replayed" in str(told[0].message)
-    with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store):
-        with pytest.raises(ReplayDivergenceError) as refused:
-            tried(WAYS[name])
+    with (
+        escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store),
+        pytest.raises(ReplayDivergenceError) as refused,
+    ):
+        tried(WAYS[name])
     assert refused.value.reason == "unreachable"
     tried(WAYS[name])  # no run: nothing is said
 
