@@ -16,8 +16,8 @@ import orjson
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import redaction, spread
-from escapement.providers import Operation, answer_attributes, answer_document, streamed
+from escapement.engine import payloads, redaction, spread
+from escapement.providers import Operation, answer_attributes, answer_document, eventstream, streamed
 from escapement.words import semconv
 from escapement.words.http import REASONS, Failure, Headers, content_type
 
@@ -211,7 +211,9 @@ class Exchange:
         document = answer_document(operation, body, kind)
         if redact:
             received = body
-            if streamed(kind):
+            if kind.startswith(eventstream.MEDIA_TYPE):
+                body, cuts = payloads.scrub_stream(body, cuts, document)
+            elif streamed(kind):
                 body, cuts = spread.scrub_stream(body, cuts, document)
             else:
                 body, cuts = redaction.scrub_with_cuts(body, cuts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import secrets
@@ -37,18 +38,44 @@ def chat() -> dict[str, Any]:
     }
 
 
-def converse_events() -> list[bytes]:
-    text = [
-        frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": secrets.token_hex(4)}}) for _ in range(5)
-    ]
+def said(body: bytes) -> list[str]:
+    """What a model answers, in pieces: what comes behind `say `, or anything."""
+    _, asked, wanted = body.decode().partition("say ")
+    text = wanted.partition('"')[0] if asked else secrets.token_hex(18)
+    return [text[at : at + 7] for at in range(0, len(text), 7)]
+
+
+def converse_events(body: bytes) -> list[bytes]:
+    deltas = [{"contentBlockIndex": 0, "delta": {"text": piece}} for piece in said(body)]
     return [
         frame("messageStart", {"role": "assistant"}),
-        *text,
+        *(frame("contentBlockDelta", delta) for delta in deltas),
         frame("contentBlockStop", {"contentBlockIndex": 0}),
         frame("messageStop", {"stopReason": "end_turn"}),
         frame(
             "metadata", {"usage": {"inputTokens": 5, "outputTokens": 6, "totalTokens": 11}, "metrics": {"latencyMs": 9}}
         ),
+    ]
+
+
+def invoke_events(body: bytes) -> list[bytes]:
+    """The events of an Anthropic model, as base64 in Bedrock's."""
+    usage = {"input_tokens": 8, "output_tokens": 9}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "content": [], "usage": usage}
+    events: list[dict[str, Any]] = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": piece}}
+            for piece in said(body)
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
+        {"type": "message_stop"},
+    ]
+    return [
+        frame("chunk", {"bytes": base64.b64encode(json.dumps(event).encode()).decode(), "p": "abc"[: number % 4]})
+        for number, event in enumerate(events)
     ]
 
 
@@ -75,7 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
                 {"output": {"message": message}, "stopReason": "end_turn", "usage": usage, "metrics": {"latencyMs": 7}}
             )
         elif path.endswith("/converse-stream"):
-            self._chunks(converse_events(), "application/vnd.amazon.eventstream")
+            self._chunks(converse_events(body), "application/vnd.amazon.eventstream")
+        elif path.endswith("/invoke-with-response-stream"):
+            self._chunks(invoke_events(body), "application/vnd.amazon.eventstream")
         elif path.endswith("/invoke"):
             content = [{"type": "text", "text": secrets.token_hex(8)}]
             usage = {"input_tokens": 8, "output_tokens": 9}
