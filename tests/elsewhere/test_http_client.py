@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
+import requests
+import urllib3
 
 import escapement
 from escapement.store.traces import SpanStore
@@ -154,7 +157,6 @@ def nobody() -> Iterator[str]:
 
 
 def test_connection_refused(same: Check, nobody: str) -> None:
-    requests, urllib3 = pytest.importorskip("requests"), pytest.importorskip("urllib3")
 
     def with_urllib(url: str) -> Any:
         with urllib.request.urlopen(urllib.request.Request(url + PATH, json.dumps(CHAT).encode(), JSON)) as response:
@@ -172,7 +174,6 @@ def test_connection_refused(same: Check, nobody: str) -> None:
 
 
 def test_requests(same: Check) -> None:
-    requests = pytest.importorskip("requests")
 
     def program(url: str) -> Any:
         found: list[Any] = []
@@ -194,14 +195,12 @@ def test_requests(same: Check) -> None:
 
 @pytest.mark.parametrize("fault", ["drop", "slow", "short", "cut"])
 def test_requests_fails(same: Check, fault: str) -> None:
-    requests = pytest.importorskip("requests")
     body = STREAM if fault == "cut" else CHAT
     program = lambda url: requests.post(url + PATH, json=body, headers={"x-fault": fault}, timeout=0.3)  # noqa: E731
     same(program, 1, varies=None)
 
 
 def test_urllib3(same: Check) -> None:
-    urllib3 = pytest.importorskip("urllib3")
 
     def program(url: str) -> Any:
         found: list[Any] = []
@@ -221,7 +220,6 @@ def test_urllib3(same: Check) -> None:
 
 
 def test_threads_get_their_own(same: Check) -> None:
-    requests = pytest.importorskip("requests")
 
     def program(url: str) -> Any:
         def ask(number: int) -> Any:
@@ -261,8 +259,6 @@ def test_a_response_that_is_forgotten(store: Path, reader: SpanStore) -> None:
 
 
 def test_other_traffic_passes(store: Path) -> None:
-    requests = pytest.importorskip("requests")
-    boto3 = pytest.importorskip("boto3")
 
     def program(url: str) -> None:
         requests.get(url + "/file")
@@ -284,7 +280,6 @@ def test_other_traffic_passes(store: Path) -> None:
 
 
 def test_a_miss_and_a_session_that_does_both(store: Path) -> None:
-    requests = pytest.importorskip("requests")
     with Server() as server, requests.Session() as session:
         with escapement.init(storage_dir=store) as trace:
             first = session.post(server.url + PATH, json=CHAT).json()

@@ -60,7 +60,6 @@ def tried(way: Callable[[], None]) -> None:
 @pytest.mark.parametrize("name", WAYS)
 @pytest.mark.filterwarnings("default::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_said_once_and_refused_in_strict_replay(name: str, store: Path) -> None:
-    pytest.importorskip("websockets" if name == "websockets" else "aiohttp")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", EscapementWarning)
         with escapement.init(storage_dir=store) as trace:
