@@ -39,8 +39,10 @@ def hooked() -> dict[str, Any]:
         threading.Thread: "start",
         concurrent.futures.ThreadPoolExecutor: "submit",
         aiohttp.ClientSession: "_request _ws_connect",
-        http.client.HTTPConnection: "putrequest send getresponse",
+        http.client.HTTPConnection: "putrequest send getresponse connect",
+        http.client.HTTPSConnection: "connect",
         urllib3.connectionpool.HTTPConnectionPool: "urlopen",
+        urllib3.connection.HTTPConnection: "connect",
         urllib3.connection.HTTPSConnection: "connect",
         websockets.client.ClientProtocol: "__init__",
         subprocess.Popen: "__init__",
@@ -62,7 +64,7 @@ def installed() -> set[str]:
 
 def test_everything_is_put_back() -> None:
     before = hooked()
-    assert len(before) == 4 + 3 + 2 * 5 + 9
+    assert len(before) == 4 + 3 + 2 * 5 + 12
     with escapement.init():  # entered, so that another may open inside
         during = hooked()
         assert all(during[name] is not before[name] for name in before)

@@ -16,13 +16,9 @@ from urllib.parse import urlsplit
 from escapement.engine import aloud, divergence, lanes
 from escapement.engine.patching import Patch
 from escapement.engine.session import Session
+from escapement_instrumentation import hosts
 from escapement_instrumentation.hooks import ModuleHooks
 
-_MODEL_HOST = re.compile(
-    r"(?:^|\.)(?:openai\.com|openai\.azure\.com|services\.ai\.azure\.com|cognitiveservices\.azure\.com|anthropic\.com"
-    r"|generativelanguage\.googleapis\.com|aiplatform\.googleapis\.com|api\.x\.ai|groq\.com|mistral\.ai|deepseek\.com"
-    r"|openrouter\.ai|together\.xyz|dashscope(?:-intl)?\.aliyuncs\.com)$"
-)
 _MODEL_PATH = re.compile(r"/(?:realtime|responses)/?$|BidiGenerateContent")
 
 PROGRAMS = frozenset(
@@ -90,7 +86,7 @@ def _ws_connect(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...],
 
 
 def _say_websocket(session: Session, host: str, path: str) -> None:
-    if _MODEL_HOST.search(host) or _MODEL_PATH.search(path.partition("?")[0]):
+    if hosts.is_known(host) or _MODEL_PATH.search(path.partition("?")[0]):
         _say(session, "websocket", f"talk to a model by websocket ({host})")
 
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import secrets
+import ssl
 import struct
 import threading
 import time
@@ -186,20 +187,28 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
         self.bodies: list[bytes] = []
+        self._tls = tls
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self._tls is not None:
+            request = self._tls.wrap_socket(request, server_side=True)
+        super().finish_request(request, client_address)
+        if self._tls is not None:
+            request.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: programs here hang up when they like."""
 
 
 class Server:
-    """The server, running."""
+    """The server, running; `tls` makes it speak HTTPS."""
 
-    def __init__(self) -> None:
-        self._listener = _Listener()
-        self.url = f"http://127.0.0.1:{self._listener.server_port}"
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._listener = _Listener(tls)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.server_port}"
         threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True).start()
 
     @property

@@ -36,7 +36,13 @@ def run(url: str, body: Any, fault: str, read: Callable[[Any], Awaitable[Any]], 
             session.post(PATH, json=body, headers=headers) as answer,
         ):
             assert type(answer) is aiohttp.ClientResponse
-            told = [answer.status, answer.reason, answer.version, list(answer.headers.items()), answer.raw_headers]
+            told: list[Any] = [
+                answer.status,
+                answer.reason,
+                answer.version,
+                list(answer.headers.items()),
+                answer.raw_headers,
+            ]
             told += [
                 str(answer.url),
                 answer.request_info,
@@ -200,7 +206,7 @@ def test_below_an_sdk_it_is_the_sdks_call(same: Check, body: Any) -> None:
         return await handler(request)
 
     async def program(url: str) -> Any:
-        client = openai.DefaultAioHttpClient()
+        client: Any = openai.DefaultAioHttpClient()
         client._transport.client = lambda: aiohttp.ClientSession(middlewares=[middleware])
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any", http_client=client) as made:
             answer = await made.chat.completions.create(**body)
