@@ -103,7 +103,7 @@ async def chunks(answer: Any) -> list[bytes]:
 
 
 @pytest.mark.parametrize("read", [*WHOLE.values(), joined, chunks], ids=[*WHOLE, "any", "chunks"])
-@pytest.mark.parametrize("fault", ["", "gzip", "until-close"])
+@pytest.mark.parametrize("fault", ["", "gzip", "br", "zstd", "until-close"])
 @pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
 def test_however_it_is_read(same: Check, body: Any, fault: str, read: Any) -> None:
     same(lambda url: run(url, body, fault, read), 1)
@@ -260,7 +260,8 @@ def test_a_miss(store: Path) -> None:
         assert (replay.misses, len(server.bodies)) == (1, 2)
 
 
-def test_attributes(same: Check) -> None:
-    step = same(lambda url: run(url, CHAT, "gzip", lambda answer: answer.read()), 1).steps[0]
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_attributes(same: Check, coding: str) -> None:
+    step = same(lambda url: run(url, CHAT, coding, lambda answer: answer.read()), 1).steps[0]
     assert step.attributes[semconv.USAGE_INPUT_TOKENS] == 3
     assert step.name == "chat gpt-4o"
