@@ -43,9 +43,16 @@ _RUNNERS = frozenset(
 
 def hooks() -> Sequence[ModuleHooks]:
     """Hooks on `websockets` (which the OpenAI and Google SDKs use), aiohttp's websockets, and `subprocess.Popen`, which
-    asyncio's subprocesses stand on, too."""
+    asyncio's subprocesses stand on, too.
+
+    The clients of `websockets` connect before they make the protocol, and read the address before they connect.
+    """
     return (
-        ModuleHooks("websockets.client", lambda module: (Patch(module.ClientProtocol, "__init__", _websocket),)),
+        *(
+            ModuleHooks(f"websockets.{kind}.client", lambda module: (Patch(module, "parse_uri", _parse_uri),))
+            for kind in ("sync", "asyncio", "trio", "legacy")
+        ),
+        ModuleHooks("websockets.client", lambda module: (Patch(module.ClientProtocol, "__init__", _protocol),)),
         ModuleHooks("aiohttp.client", lambda module: (Patch(module.ClientSession, "_ws_connect", _ws_connect),)),
         ModuleHooks("subprocess", lambda module: (Patch(module.Popen, "__init__", _popen),)),
     )
@@ -69,7 +76,15 @@ def _run() -> Session | None:
     return scope.run if scope is not None and isinstance(scope.run, Session) else None
 
 
-def _websocket(wrapped: Callable[..., Any], protocol: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _parse_uri(wrapped: Callable[..., Any], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    uri = wrapped(*args, **kwargs)
+    session = _run()
+    if session is not None:
+        _say_websocket(session, str(uri.host), str(uri.path))
+    return uri
+
+
+def _protocol(wrapped: Callable[..., Any], protocol: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     uri = args[0] if args else kwargs.get("uri", kwargs.get("wsuri"))
     session = _run()
     if session is not None and uri is not None:
