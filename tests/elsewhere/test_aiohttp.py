@@ -226,25 +226,6 @@ def test_below_httpx_it_is_httpxs_call(same: Check, body: Any) -> None:
     same(lambda url: asyncio.run(program(url)), 1)
 
 
-def test_other_traffic_passes(store: Path) -> None:
-    async def program(url: str) -> None:
-        async with aiohttp.ClientSession(url) as session:
-            for verb, path, body in (
-                ("GET", "/file", None),
-                ("POST", "/somewhere", CHAT),
-                ("POST", PATH, {"no": "such"}),
-            ):
-                async with session.request(verb, path, json=body) as answer:
-                    await answer.read()
-
-    with Server() as server:
-        with escapement.init(storage_dir=store) as trace:
-            asyncio.run(program(server.url))
-        with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store) as replay:
-            asyncio.run(program(server.url))
-        assert (trace.steps, replay.hits, len(server.bodies)) == (0, 0, 6)
-
-
 def test_a_miss(store: Path) -> None:
     with Server() as server:
         with escapement.init(storage_dir=store) as trace:
