@@ -49,7 +49,7 @@ def hooked() -> dict[str, Any]:
         websockets.client.ClientProtocol: "__init__",
         websockets.sync.client: "parse_uri",
         websockets.asyncio.client: "parse_uri",
-        subprocess.Popen: "__init__",
+        subprocess.Popen: "_execute_child",
     }
     for sdk in (openai._base_client, anthropic._base_client):
         wrapped |= dict.fromkeys((sdk.SyncAPIClient, sdk.AsyncAPIClient), "request _process_response")

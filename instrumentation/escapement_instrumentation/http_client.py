@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from escapement.engine.calls import Exchange
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
 from escapement.engine.session import Session
 from escapement.store.rows import StepRow
@@ -30,7 +31,6 @@ from escapement.words import semconv
 from escapement.words.http import Failure, Request
 from escapement_instrumentation import failures, hosts, wire
 from escapement_instrumentation.asking import Live, Seen, scope_here
-from escapement_instrumentation.hooks import ModuleHooks
 from escapement_instrumentation.pace import Pace
 
 _log = logging.getLogger("escapement")

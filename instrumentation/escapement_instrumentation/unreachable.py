@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from escapement.engine import aloud, divergence, lanes
+from escapement.engine import divergence, lanes
+from escapement.engine.family import VARIABLE
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
+from escapement.engine.recording import warn
 from escapement.engine.session import Session
 from escapement_instrumentation import hosts
-from escapement_instrumentation.hooks import ModuleHooks
 
 _MODEL_PATH = re.compile(r"/(?:realtime|responses)/?$|BidiGenerateContent")
 
@@ -26,6 +28,8 @@ PROGRAMS = frozenset(
      "qwen"}
 )  # fmt: skip
 """Programs that are known to call models."""
+_IN_PYTHON = frozenset({"aider", "llm"})
+"""Those that take part in a run of `escapement run`, as Python programs do."""
 
 _PACKAGES = {
     "@anthropic-ai/claude-code": "claude",
@@ -43,7 +47,7 @@ _RUNNERS = frozenset(
 
 def hooks() -> Sequence[ModuleHooks]:
     """Hooks on `websockets` (which the OpenAI and Google SDKs use), aiohttp's websockets, and `subprocess.Popen`, which
-    asyncio's subprocesses stand on, too.
+    asyncio's subprocesses stand on, too. (Of `Popen` it is `_execute_child`, because the engine has `__init__`.)
 
     The clients of `websockets` connect before they make the protocol, and read the address before they connect.
     """
@@ -54,7 +58,7 @@ def hooks() -> Sequence[ModuleHooks]:
         ),
         ModuleHooks("websockets.client", lambda module: (Patch(module.ClientProtocol, "__init__", _protocol),)),
         ModuleHooks("aiohttp.client", lambda module: (Patch(module.ClientSession, "_ws_connect", _ws_connect),)),
-        ModuleHooks("subprocess", lambda module: (Patch(module.Popen, "__init__", _popen),)),
+        ModuleHooks("subprocess", lambda module: (Patch(module.Popen, "_execute_child", _execute),)),
     )
 
 
@@ -68,7 +72,7 @@ def _say(session: Session, kind: str, what: str) -> None:
     said = _said.setdefault(session, set())
     if kind not in said:
         said.add(kind)
-        aloud.warn(f"the program is about to {what}. It can neither be recorded nor replayed, and goes on.")
+        warn(f"the program is about to {what}. It can neither be recorded nor replayed, and goes on.")
 
 
 def _run() -> Session | None:
@@ -105,11 +109,15 @@ def _say_websocket(session: Session, host: str, path: str) -> None:
         _say(session, "websocket", f"talk to a model by websocket ({host})")
 
 
-def _popen(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+_ENV = 6  # where the environment is among the arguments of `_execute_child`
+
+
+def _execute(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session = _run()
     if session is not None:
-        program = model_program(args[0] if args else kwargs.get("args"))
-        if program:
+        program = model_program(args[0])
+        taking_part = program in _IN_PYTHON and VARIABLE in (os.environ if args[_ENV] is None else args[_ENV])
+        if program and not taking_part:
             _say(session, program, f"run `{program}`, a program that calls models by itself")
     return wrapped(*args, **kwargs)
 

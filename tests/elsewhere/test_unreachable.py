@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from google import genai
 from websockets.sync.server import ServerConnection, serve
 
 import escapement
+from escapement.engine.family import VARIABLE
 from escapement.words.errors import EscapementWarning, ReplayDivergenceError
 from escapement_instrumentation.unreachable import model_program
 
@@ -204,6 +206,18 @@ def test_other_programs_and_sockets_are_nobodys_business(store: Path) -> None:
         warnings.simplefilter("error", EscapementWarning)
         subprocess.run([sys.executable, "-c", "pass"], check=True)
         subprocess.run("true", shell=True, check=True)
+
+
+def test_a_python_program_that_takes_part_is_no_stranger(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with escapement.init(storage_dir=store):
+        with pytest.warns(EscapementWarning, match="run `llm`"), contextlib.suppress(FileNotFoundError):
+            subprocess.run(["nowhere/llm"], check=False)
+        monkeypatch.setenv(VARIABLE, "as under `escapement run`")
+        with warnings.catch_warnings(), contextlib.suppress(FileNotFoundError):
+            warnings.simplefilter("error", EscapementWarning)
+            subprocess.run(["nowhere/aider"], check=False)
+        with pytest.warns(EscapementWarning, match="run `aider`"), contextlib.suppress(FileNotFoundError):
+            subprocess.run(["nowhere/aider"], check=False, env={})
 
 
 @pytest.mark.parametrize(
