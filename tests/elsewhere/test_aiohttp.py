@@ -221,7 +221,8 @@ def test_below_an_sdk_it_is_the_sdks_call(same: Check, body: Any) -> None:
 def test_googles_sdk_on_a_session_of_the_programs_own(store: Path) -> None:
     async def program(url: str) -> Any:
         async with aiohttp.ClientSession() as session:
-            client = genai.Client(api_key="any", http_options={"base_url": url, "aiohttp_client": session})
+            options: Any = {"base_url": url, "aiohttp_client": session}
+            client = genai.Client(api_key="any", http_options=options)
             asked: Any = {"model": "gemini-2.5-flash", "contents": "Hello"}
             plain = await client.aio.models.generate_content(**asked)
             stream = [chunk async for chunk in await client.aio.models.generate_content_stream(**asked)]
