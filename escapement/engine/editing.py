@@ -17,7 +17,7 @@ from escapement.words.http import content_type
 _OF_THE_ANSWER = ("gen_ai.response.", "gen_ai.usage.")
 _OF_ITS_BYTES = (
     semconv.RESPONSE_BODY, semconv.RESPONSE_BODY_BASE64, semconv.RESPONSE_CHUNKS, semconv.RESPONSE_WIRE,
-    semconv.RESPONSE_ENDING, semconv.ATTEMPTS,
+    semconv.RESPONSE_ENCODED, semconv.RESPONSE_ENDING, semconv.ATTEMPTS,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from escapement.providers import anthropic, cohere, gemini, mistral, multipart, ollama, openai, streams
+from escapement.providers import anthropic, bedrock, cohere, gemini, mistral, multipart, ollama, openai, streams
 from escapement.providers.operation import Attributes, Message, Operation, ToolCall
 from escapement.providers.streams import streamed
 from escapement.words import semconv
@@ -41,7 +41,7 @@ _OF_SDKS = {"openai": openai.OPERATIONS, "anthropic": anthropic.OPERATIONS}
 
 _OPERATIONS: Mapping[str, Operation] = {
     path: operation
-    for provider in (openai, anthropic, gemini, mistral, cohere, ollama)
+    for provider in (openai, anthropic, bedrock, gemini, mistral, cohere, ollama)
     for path, operation in provider.OPERATIONS.items()
 }
 

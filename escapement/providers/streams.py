@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
-from escapement.providers import ndjson, sse
+from escapement.providers import eventstream, ndjson, sse
 from escapement.providers.operation import Event
 
 _READERS = {
     "text/event-stream": sse.events,
     "application/x-ndjson": ndjson.events,
     "application/stream+json": ndjson.events,
+    eventstream.MEDIA_TYPE: eventstream.events,
 }
 
 
