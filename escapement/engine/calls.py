@@ -16,8 +16,8 @@ import orjson
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import redaction, spread
-from escapement.providers import Operation, answer_attributes, answer_document, streamed
+from escapement.engine import payloads, redaction, spread
+from escapement.providers import Operation, answer_attributes, answer_document, eventstream, streamed
 from escapement.words import semconv
 from escapement.words.http import REASONS, Failure, Headers, content_type
 
@@ -99,7 +99,7 @@ class Exchange:
     """One HTTP exchange of a live call. The HTTP hook tells it what happens, as it happens."""
 
     __slots__ = (
-        "_arrived", "_call", "_clock", "_decode", "_pieces", "_streamed", "_wire_size",
+        "_arrived", "_as_received", "_call", "_clock", "_decode", "_pieces", "_sending", "_streamed", "_wire_size",
         "elapsed", "ended", "ending", "failure", "headers", "http_version", "reason", "redirects", "started", "status",
         "stopped",
     )  # fmt: skip
@@ -110,6 +110,8 @@ class Exchange:
         self._arrived: list[int] = []
         self._decode: Decode | None = None
         self._streamed = False
+        self._as_received = False
+        self._sending = False
         self._wire_size = -1
         self.status: int | None = None
         self.headers: Headers = ()
@@ -134,17 +136,28 @@ class Exchange:
         self._wire_size = wire_size
         self.finish("end")
 
-    def stream(self, decode: Decode | None) -> None:
-        """The body will come in chunks; `decode` undoes their content encoding."""
+    def stream(self, decode: Decode | None, *, as_received: bool = False) -> None:
+        """The body will come in chunks; `decode` undoes their content encoding.
+
+        `as_received`: the program undoes it itself, so the chunks are kept as they come, too.
+        """
         self._streamed = True
         self._decode = decode
+        self._as_received = as_received
 
     def chunk(self, data: bytes) -> None:
         self._pieces.append(data)
         self._arrived.append(time.perf_counter_ns())
 
-    def fail(self, error: BaseException) -> None:
-        """The exchange, or the rest of its stream, failed."""
+    def more(self, data: bytes) -> None:
+        """The last chunk goes on."""
+        self._pieces[-1] += data
+
+    def fail(self, error: BaseException, *, sending: bool = False) -> None:
+        """The exchange, or the rest of its stream, failed; `sending`: before the request was out."""
+        if self.ended:
+            return
+        self._sending = sending
         self.failure = Failure(type(error).__name__, str(error), _causes(error))
         self.finish("failed")
 
@@ -183,19 +196,24 @@ class Exchange:
             attributes[semconv.ERROR_TYPE] = self.failure.type
             if self.failure.causes:
                 attributes[semconv.FAILURE_CAUSES] = orjson.loads(redaction.scrub(orjson.dumps(self.failure.causes)))
+            if self._sending:
+                attributes[semconv.FAILURE_SENDING] = True
         if self.status is None:
             return attributes
         if self._streamed:
             body, cuts = self._joined()
         else:
             body, cuts = self._pieces[0] if self._pieces else b"", []
+        kept = body
         attributes[semconv.STATUS] = self.status
         attributes[semconv.RESPONSE_HEADERS] = headers = redaction.response_headers(self.headers)
         kind = content_type(headers)
         document = answer_document(operation, body, kind)
         if redact:
             received = body
-            if streamed(kind):
+            if kind.startswith(eventstream.MEDIA_TYPE):
+                body, cuts = payloads.scrub_stream(body, cuts, document)
+            elif streamed(kind):
                 body, cuts = spread.scrub_stream(body, cuts, document)
             else:
                 body, cuts = redaction.scrub_with_cuts(body, cuts)
@@ -217,6 +235,8 @@ class Exchange:
             attributes[semconv.RESPONSE_BODY] = body.decode()
         except UnicodeDecodeError:
             attributes[semconv.RESPONSE_BODY_BASE64] = base64.b64encode(body).decode()
+        if self._as_received and body is kept:  # with a secret in it, only the scrubbed body is kept
+            attributes[semconv.RESPONSE_ENCODED] = ".".join(base64.b64encode(p).decode() for p in self._pieces)
         if self._streamed:
             sizes = [cut - before for before, cut in zip([0, *cuts], cuts, strict=False)]
             times = [(at - self._clock) // 1000 for at in self._arrived]

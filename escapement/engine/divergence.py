@@ -149,6 +149,18 @@ def incomplete(trace_id: str, step: int) -> ReplayDivergenceError:
     )
 
 
+def unreachable(trace_id: str, step: int, what: str) -> ReplayDivergenceError:
+    """The error for calling a model in a way that no hook sees, so that no trace can answer it."""
+    return ReplayDivergenceError(
+        f"[unreachable] trace {trace_id} after step {step}: the program is about to {what}, "
+        "which Escapement can neither record nor replay.\n"
+        "  Fix: strict_replay=False lets it go on, unrecorded | call the model over HTTP instead",
+        reason="unreachable",
+        trace_id=trace_id,
+        step=step,
+    )
+
+
 def _advice(reason: str, difference: Difference | None) -> str:
     ways = ["strict_replay=False lets this call go live", "escapement.fork() before it", "record again"]
     if difference is not None:

@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import divergence, frames, redaction, spans, usage
+from escapement.engine import aloud, divergence, frames, redaction, spans, usage
 from escapement.engine.calls import Call, Exchange
 from escapement.engine.fingerprint import exact, fingerprint
 from escapement.engine.guards import IdenticalCalls
@@ -44,7 +43,6 @@ from escapement.words.config import Settings
 from escapement.words.errors import (
     ConfigError,
     EscapementError,
-    EscapementWarning,
     GuardError,
     LoopDetectedError,
     StoreError,
@@ -239,7 +237,7 @@ class Session:
         where = (
             f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
         )
-        _warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
+        aloud.warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
@@ -274,7 +272,9 @@ class Session:
         try:
             self._adopt()
         except EscapementError as error:
-            _warn(f"the trace that is replayed cannot be taken into the store: its steps will read as gone ({error})")
+            aloud.warn(
+                f"the trace that is replayed cannot be taken into the store: its steps will read as gone ({error})"
+            )
         self.trace_id = self._begin()
         self.keep(*[self._served_record(*served) for served in self._served])
 
@@ -364,7 +364,7 @@ class Session:
     def _complain(self, error: OSError) -> None:
         if not self._warned:
             self._warned = True
-            _warn(
+            aloud.warn(
                 f"the recording {self.trace_id} is INCOMPLETE: {self.settings.storage_dir} cannot be written "
                 f"({error.strerror or error}). The program goes on; steps are lost until there is room again."
             )
@@ -411,7 +411,7 @@ class Session:
             self._journal.close()
             self._seal()
             if self.lost:
-                _warn(f"the recording {self.trace_id} is incomplete: {self.lost} steps could not be written")
+                aloud.warn(f"the recording {self.trace_id} is incomplete: {self.lost} steps could not be written")
 
     def after_fork(self) -> None:
         """In a child process: write to a journal of its own, so that each has one writer."""
@@ -435,12 +435,3 @@ def _title(attributes: Mapping[str, Any]) -> str:
 
 def _describe_error(error: BaseException) -> str:
     return redaction.scrub_text(f"{type(error).__name__}: {error}")[:2000]
-
-
-def _warn(message: str) -> None:
-    """Say something loudly, at the user's line. Where warnings are errors it is logged: ours never stop the program."""
-    file, line = divergence.user_frame() or (__file__, 0)
-    try:
-        warnings.warn_explicit(f"Escapement: {message}", EscapementWarning, file, line)
-    except EscapementWarning as warning:
-        _log.warning("%s", warning)

@@ -24,6 +24,9 @@ _NOT_GATHERED = tuple(re.compile(start).search for start in (rb"reasoning", rb'r
 _NO_TEXT = frozenset({"id", "item_id", "object", "model", "type", "role", "finish_reason", "obfuscation"})
 """Fields whose strings never go on in another event."""
 
+_TOLD_APART_BY = ("type", "index", "output_index", "content_index", "summary_index", "contentBlockIndex")
+"""Fields of an event that say which of several texts goes on in it."""
+
 Place = Hashable
 Pieces = dict[Place, list["Piece"]]
 
@@ -61,7 +64,7 @@ def scrub_events(body: bytes, cuts: list[int]) -> tuple[bytes, list[int]]:
         # An event that did not come whole may go on with a key. Nobody can read it, so nobody misses it.
         changes.append((unfinished.start() + 1, len(body), b""))
     changes.sort()
-    return _rewritten(body, changes), _moved(cuts, changes)
+    return rewritten(body, changes), moved(cuts, changes)
 
 
 def _is_suspicious(body: bytes, document: Mapping[str, Any]) -> bool:
@@ -79,7 +82,7 @@ def _strings(document: dict[str, Any]) -> list[tuple[Place, str]]:
     """The strings of an event in their order; the place is None for one that stands for itself."""
     found: list[tuple[Place, str]] = []
     get = document.get
-    same = get("type"), get("index"), get("output_index"), get("content_index"), get("summary_index")
+    same = tuple(map(get, _TOLD_APART_BY))
     _collect(document, same, found)
     return found
 
@@ -166,7 +169,8 @@ def _scrubbed(pieces: list[Piece]) -> Iterator[Change]:
             yield piece.begin, piece.end, json.dumps(new).encode()
 
 
-def _rewritten(body: bytes, changes: list[Change]) -> bytes:
+def rewritten(body: bytes, changes: list[Change]) -> bytes:
+    """A body with changes, which are in order and do not overlap."""
     parts: list[bytes] = []
     position = 0
     for begin, end, new in changes:
@@ -175,7 +179,7 @@ def _rewritten(body: bytes, changes: list[Change]) -> bytes:
     return b"".join([*parts, body[position:]])
 
 
-def _moved(cuts: list[int], changes: list[Change]) -> list[int]:
+def moved(cuts: list[int], changes: list[Change]) -> list[int]:
     """Where ascending offsets are after the changes; one inside a change stays inside it."""
     moved: list[int] = []
     at = shift = 0

@@ -16,7 +16,19 @@ from urllib.parse import unquote
 
 import orjson
 
-from escapement.providers import anthropic, cohere, gemini, mistral, multipart, ndjson, ollama, openai, sse
+from escapement.providers import (
+    anthropic,
+    bedrock,
+    cohere,
+    eventstream,
+    gemini,
+    mistral,
+    multipart,
+    ndjson,
+    ollama,
+    openai,
+    sse,
+)
 from escapement.providers.operation import Attributes, Message, Operation, ToolCall
 from escapement.words import semconv
 from escapement.words.http import Request
@@ -40,7 +52,7 @@ _OF_SDKS = {"openai": openai.OPERATIONS, "anthropic": anthropic.OPERATIONS}
 
 _OPERATIONS: Mapping[str, Operation] = {
     path: operation
-    for provider in (openai, anthropic, gemini, mistral, cohere, ollama)
+    for provider in (openai, anthropic, bedrock, gemini, mistral, cohere, ollama)
     for path, operation in provider.OPERATIONS.items()
 }
 
@@ -58,6 +70,7 @@ _GATHERED = {
     "text/event-stream": sse.events,
     "application/x-ndjson": ndjson.events,
     "application/stream+json": ndjson.events,
+    eventstream.MEDIA_TYPE: eventstream.events,
 }
 """How the events of a stream are read, by the media type of the answer."""
 

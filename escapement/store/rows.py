@@ -66,6 +66,11 @@ class StepRow:
             return base64.b64decode(self.attributes[semconv.RESPONSE_BODY_BASE64])
         return str(self.attributes.get(semconv.RESPONSE_BODY, "")).encode()
 
+    def encoded(self) -> list[bytes] | None:
+        """The chunks of a compressed body as they were received; None where they are not kept."""
+        kept = self.attributes.get(semconv.RESPONSE_ENCODED)
+        return None if kept is None else [base64.b64decode(chunk) for chunk in kept.split(".")]
+
     @property
     def has_body(self) -> bool:
         return semconv.RESPONSE_BODY in self.attributes or semconv.RESPONSE_BODY_BASE64 in self.attributes

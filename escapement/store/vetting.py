@@ -293,6 +293,18 @@ def unbase64(value: Any) -> bytes:
         raise Unfit("base64") from None
 
 
+def _encoded(value: Any) -> str:
+    for piece in text(value).split("."):
+        unbase64(piece)
+    return str(value)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise Unfit("true or false")
+    return value
+
+
 ATTRIBUTES: Final[Mapping[str, Check]] = {
     semconv.MODE: mode,
     semconv.TRACE_ID: trace_id,
@@ -310,6 +322,7 @@ ATTRIBUTES: Final[Mapping[str, Check]] = {
     semconv.RESPONSE_BODY_BASE64: base64_text,
     semconv.RESPONSE_CHUNKS: _chunks,
     semconv.RESPONSE_REDIRECTS: _redirects,
+    semconv.RESPONSE_ENCODED: _encoded,
     semconv.RESPONSE_ENDING: _ending,
     semconv.RESPONSE_ELAPSED: time,
     semconv.RESPONSE_WIRE: time,
@@ -318,6 +331,7 @@ ATTRIBUTES: Final[Mapping[str, Check]] = {
     semconv.FAILURE_TYPE: _name,
     semconv.FAILURE_MESSAGE: text,
     semconv.FAILURE_CAUSES: _pairs,
+    semconv.FAILURE_SENDING: _flag,
     semconv.RAISED: text,
     semconv.ERROR_TYPE: text,
     semconv.OPERATION_NAME: _scalar,

@@ -42,9 +42,10 @@ class TraceNotFoundError(EscapementError):
 class ReplayDivergenceError(EscapementError):
     """A replayed program asked for something that its trace holds no answer for.
 
-    `reason` is one word (`no_match`, `exhausted`, `unanswered`, `incomplete`), `step` the position at which the
-    replay left its trace (from 1), `candidates` the recorded steps nearest to the request, and `diff` the first
-    difference from the nearest of them as a mapping of `path`, `recorded` and `requested` (None if there is none).
+    `reason` is one word (`no_match`, `exhausted`, `unanswered`, `incomplete`, `unreachable`), `step` the position at
+    which the replay left its trace (from 1), `candidates` the recorded steps nearest to the request, and `diff` the
+    first difference from the nearest of them: a mapping of `path`, `recorded` and `requested`, None if there is none.
+    `unreachable` says that a model was to be called in a way that is never recorded: a websocket, another program.
     """
 
     def __init__(

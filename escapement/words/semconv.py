@@ -89,6 +89,9 @@ RESPONSE_ELAPSED: Final = "escapement.response.elapsed"
 RESPONSE_BYTES: Final = "escapement.response.size"
 RESPONSE_WIRE: Final = "escapement.response.wire"
 """Bytes received, where they are not as many as the (decoded) body has."""
+RESPONSE_ENCODED: Final = "escapement.response.encoded"
+"""The chunks of a compressed body as they were received, in base64 with a dot between them: for programs that undo the
+compression themselves."""
 RESPONSE_HASH: Final = "escapement.response.hash"
 SERVED_FROM: Final = "escapement.served_from"
 """`[trace id, step]`: of a step of an imported fork, where its answer first was."""
@@ -96,6 +99,8 @@ ATTEMPTS: Final = "escapement.attempts"
 FAILURE_TYPE: Final = "escapement.failure.type"
 FAILURE_MESSAGE: Final = "escapement.failure.message"
 FAILURE_CAUSES: Final = "escapement.failure.causes"
+FAILURE_SENDING: Final = "escapement.failure.sending"
+"""Whether the request was not out yet when it failed: no connection, no more of it taken."""
 RAISED: Final = "escapement.failure.raised"
 """The exception that the SDK made of the failure, as `package.Class`."""
 
@@ -104,7 +109,7 @@ STRUCTURED: Final = frozenset({REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_REDIR
 
 PAYLOAD: Final = frozenset(
     {
-        REQUEST_BODY, RESPONSE_BODY, RESPONSE_BODY_BASE64, RESPONSE_CHUNKS, ATTEMPTS,
+        REQUEST_BODY, RESPONSE_BODY, RESPONSE_BODY_BASE64, RESPONSE_CHUNKS, RESPONSE_ENCODED, ATTEMPTS,
         TOOL_CALL_ARGUMENTS, TOOL_CALL_RESULT, RETRIEVAL_QUERY_TEXT,
     }
 )  # fmt: skip

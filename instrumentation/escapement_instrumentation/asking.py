@@ -1,0 +1,114 @@
+"""What the hooks on HTTP clients have in common: they ask the run about a request, and surround a live exchange.
+
+Clients stand on one another (httpx on aiohttp, a transport of one's own on requests). The outermost of them that sees a
+request is the one that the program talks to: it records, and those inside pass what they are given.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import NoReturn
+
+from escapement.engine import lanes
+from escapement.engine.calls import Call, Exchange, current_call
+from escapement.engine.lanes import Scope
+from escapement.engine.session import Session
+from escapement.providers import Operation, recognise
+from escapement.store.rows import StepRow
+from escapement.words.errors import EscapementError
+from escapement.words.http import Request
+from escapement_instrumentation.sdks import Unwind
+
+_log = logging.getLogger("escapement")
+_sending: ContextVar[bool] = ContextVar("escapement_sending", default=False)
+"""Whether a live request of ours is under way here: clients inside clients are one exchange."""
+
+
+def scope_here() -> Scope | None:
+    """The scope whose run a request made here belongs to; None where it is to pass untouched."""
+    scope = lanes.current()
+    return None if scope is None or _sending.get() else scope
+
+
+class Seen:
+    """A request to a model API, made in an open run."""
+
+    __slots__ = ("call", "operation", "scope", "session")
+
+    def __init__(self, session: Session, scope: Scope, call: Call | None, operation: Operation) -> None:
+        self.session = session
+        self.scope = scope
+        self.call = call
+        self.operation = operation
+
+    @classmethod
+    def look(cls, scope: Scope, method: str, path: str, call: Call | None = None) -> Seen | None:
+        """None for what is to pass untouched. `call` is the SDK's that the request is known to be part of."""
+        operation = recognise(method, path, call.sdk if call is not None else "")
+        session = scope.run
+        if operation is None or not isinstance(session, Session):
+            return None
+        return cls(session, scope, call, operation)
+
+    def ask(self, request: Request) -> StepRow | Exchange | None:
+        """What the run says to this request; None when it is none of its business after all."""
+        if self.call is None and not self.operation.is_asked(request.body):
+            return None  # a well-known path, but not of a model API
+        call = self.call
+        if call is None:
+            self.call = call = Call()
+        try:
+            return self.session.enter(call, self.scope, request, self.operation)
+        except EscapementError as error:
+            self._raise(error)
+        except Exception:
+            if self.session.mode == "replay":
+                raise  # never live behind the back of a replay
+            _log.exception("Escapement could not record a call; it goes on unrecorded")
+            self.session.lose()
+            return None
+
+    def _raise(self, error: EscapementError) -> NoReturn:
+        if self.call is not None and self.call.sdk:
+            raise Unwind(error) from None
+        raise error
+
+
+def sdk_call() -> Call | None:
+    """The call of an SDK that is under way here."""
+    return current_call.get()
+
+
+class Live:
+    """A live exchange under way: its span is current, and what is raised out of it is told.
+
+    `sending`: only the request goes out in it; the answer follows in another.
+    """
+
+    __slots__ = ("_alone", "_call", "_exchange", "_only_sending", "_sending", "_span")
+
+    def __init__(self, seen: Seen, exchange: Exchange, *, sending: bool = False) -> None:
+        self._only_sending = sending
+        assert seen.call is not None
+        self._call = seen.call
+        self._alone = not seen.call.sdk
+        self._exchange = exchange
+
+    def __enter__(self) -> None:
+        self._sending = _sending.set(True)
+        self._span = self._call.attach()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        # A coroutine that is thrown away with its event loop ends in another context, where there is nothing to undo.
+        with suppress(ValueError):
+            _sending.reset(self._sending)
+            self._call.detach(self._span)
+        try:
+            if error is not None:
+                self._exchange.fail(error, sending=self._only_sending)
+            if self._alone and not (self._only_sending and error is None):
+                self._call.leave(error)
+        except Exception:
+            _log.exception("Escapement could not record a call")

@@ -1,0 +1,145 @@
+"""What calls a model where nothing can be recorded: websockets, and programs that bring their own client.
+
+Neither goes by in silence. A run says so once for each kind; a strict replay refuses it before anything is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from escapement.engine import aloud, divergence, lanes
+from escapement.engine.patching import Patch
+from escapement.engine.session import Session
+from escapement_instrumentation.hooks import ModuleHooks
+
+_MODEL_HOST = re.compile(
+    r"(?:^|\.)(?:openai\.com|openai\.azure\.com|services\.ai\.azure\.com|cognitiveservices\.azure\.com|anthropic\.com"
+    r"|generativelanguage\.googleapis\.com|aiplatform\.googleapis\.com|api\.x\.ai|groq\.com|mistral\.ai|deepseek\.com"
+    r"|openrouter\.ai|together\.xyz|dashscope(?:-intl)?\.aliyuncs\.com)$"
+)
+_MODEL_PATH = re.compile(r"/(?:realtime|responses)/?$|BidiGenerateContent")
+
+PROGRAMS = frozenset(
+    {"aichat", "aider", "claude", "codex", "copilot", "cursor-agent", "gemini", "goose", "llm", "ollama", "opencode",
+     "qwen"}
+)  # fmt: skip
+"""Programs that are known to call models."""
+
+_PACKAGES = {
+    "@anthropic-ai/claude-code": "claude",
+    "@google/gemini-cli": "gemini",
+    "@openai/codex": "codex",
+    "@github/copilot": "copilot",
+    "opencode-ai": "opencode",
+    "@qwen-code/qwen-code": "qwen",
+}
+_RUNNERS = frozenset(
+    {"bun", "bunx", "deno", "env", "node", "npm", "npx", "pipx", "pnpm", "sh", "bash", "uv", "uvx", "yarn"}
+)
+"""What starts other programs: those are looked for among its arguments."""
+
+
+def hooks() -> Sequence[ModuleHooks]:
+    """Hooks on `websockets` (which the OpenAI and Google SDKs use), aiohttp's websockets, and `subprocess.Popen`, which
+    asyncio's subprocesses stand on, too."""
+    return (
+        ModuleHooks("websockets.client", lambda module: (Patch(module.ClientProtocol, "__init__", _websocket),)),
+        ModuleHooks("aiohttp.client", lambda module: (Patch(module.ClientSession, "_ws_connect", _ws_connect),)),
+        ModuleHooks("subprocess", lambda module: (Patch(module.Popen, "__init__", _popen),)),
+    )
+
+
+_said: weakref.WeakKeyDictionary[Session, set[str]] = weakref.WeakKeyDictionary()
+
+
+def _say(session: Session, kind: str, what: str) -> None:
+    """The program is about to do `what`: said once a kind, refused in strict replay."""
+    if session.mode == "replay" and session.settings.strict_replay:
+        raise divergence.unreachable(session.trace_id, session.steps, what)
+    said = _said.setdefault(session, set())
+    if kind not in said:
+        said.add(kind)
+        aloud.warn(f"the program is about to {what}. It can neither be recorded nor replayed, and goes on.")
+
+
+def _run() -> Session | None:
+    scope = lanes.current()
+    return scope.run if scope is not None and isinstance(scope.run, Session) else None
+
+
+def _websocket(wrapped: Callable[..., Any], protocol: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    uri = args[0] if args else kwargs.get("uri", kwargs.get("wsuri"))
+    session = _run()
+    if session is not None and uri is not None:
+        _say_websocket(session, str(uri.host), str(uri.path))
+    return wrapped(*args, **kwargs)
+
+
+def _ws_connect(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    session = _run()
+    if session is not None:
+        address = urlsplit(str(client._build_url(args[0] if args else kwargs["url"])))
+        _say_websocket(session, address.hostname or "", address.path)
+    return wrapped(*args, **kwargs)
+
+
+def _say_websocket(session: Session, host: str, path: str) -> None:
+    if _MODEL_HOST.search(host) or _MODEL_PATH.search(path.partition("?")[0]):
+        _say(session, "websocket", f"talk to a model by websocket ({host})")
+
+
+def _popen(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    session = _run()
+    if session is not None:
+        program = model_program(args[0] if args else kwargs.get("args"))
+        if program:
+            _say(session, program, f"run `{program}`, a program that calls models by itself")
+    return wrapped(*args, **kwargs)
+
+
+def model_program(command: Any) -> str:
+    """The program of a command line that is known to call models; empty where there is none."""
+    words = _words(command)
+    if not words:
+        return ""
+    name = _name(words[0])
+    if name in PROGRAMS:
+        return name
+    if name not in _RUNNERS:
+        return ""
+    for word in words[1:]:
+        package = word.rpartition("@")[0] or word  # without a version
+        known = _PACKAGES.get(package, _name(word))
+        if known in PROGRAMS:
+            return known
+        inside = next((program for package, program in _PACKAGES.items() if f"/{package}/" in word), "")
+        if inside:
+            return inside  # node …/node_modules/@openai/codex/bin/codex.js
+    return ""
+
+
+def _words(command: Any) -> list[str]:
+    if isinstance(command, str | bytes | os.PathLike):
+        text = os.fsdecode(command)
+        try:
+            return shlex.split(text)
+        except ValueError:
+            return text.split()
+    try:
+        words = [os.fsdecode(word) for word in command]
+    except TypeError:
+        return []
+    if len(words) > 2 and _name(words[0]) in ("sh", "bash") and words[1] == "-c":
+        return _words(words[2])
+    return words
+
+
+def _name(word: str) -> str:
+    name = os.path.basename(word).lower()
+    return name.removesuffix(".exe").removesuffix(".cmd").removesuffix(".js")
