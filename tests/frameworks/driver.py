@@ -17,6 +17,8 @@ from typing import Any
 
 import escapement
 
+ON_STACK = {"aiohttp": "aiohttp", "lm15": "dspy._vendor.lm15"}
+
 ways: set[str] = set()  # the HTTP clients that were used
 reached: set[tuple[Any, ...]] = set()  # hosts and ports of what was connected to, and names that were looked up
 
@@ -38,8 +40,7 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
         reached.add((str(arguments[0]),))
     elif event == "socket.connect" and isinstance(arguments[1], tuple):
         reached.add(arguments[1][:2])
-        if inside("aiohttp", sys._getframe(1)):
-            ways.add("aiohttp")
+        ways.update(client for client, module in ON_STACK.items() if inside(module, sys._getframe(1)))
 
 
 def listen(client: str) -> None:
