@@ -22,7 +22,9 @@ import openai._base_client
 import pytest
 import urllib3.connection
 import urllib3.connectionpool
+import websockets.asyncio.client
 import websockets.client
+import websockets.sync.client
 
 import escapement
 from tests.conftest import ask
@@ -39,17 +41,21 @@ def hooked() -> dict[str, Any]:
         threading.Thread: "start",
         concurrent.futures.ThreadPoolExecutor: "submit",
         aiohttp.ClientSession: "_request _ws_connect",
-        http.client.HTTPConnection: "putrequest send getresponse",
+        http.client.HTTPConnection: "putrequest send getresponse connect",
+        http.client.HTTPSConnection: "connect",
         urllib3.connectionpool.HTTPConnectionPool: "urlopen",
+        urllib3.connection.HTTPConnection: "connect",
         urllib3.connection.HTTPSConnection: "connect",
         websockets.client.ClientProtocol: "__init__",
-        subprocess.Popen: "__init__",
+        websockets.sync.client: "parse_uri",
+        websockets.asyncio.client: "parse_uri",
+        subprocess.Popen: "_execute_child",
     }
     for sdk in (openai._base_client, anthropic._base_client):
         wrapped |= dict.fromkeys((sdk.SyncAPIClient, sdk.AsyncAPIClient), "request _process_response")
         wrapped[sdk.BaseClient] = "_should_retry"
     return {
-        f"{owner.__module__}.{owner.__name__}.{name}": vars(owner)[name]
+        f"{getattr(owner, '__module__', '')}.{owner.__name__}.{name}": vars(owner)[name]
         for owner, names in wrapped.items()
         for name in names.split()
     }
@@ -62,7 +68,7 @@ def installed() -> set[str]:
 
 def test_everything_is_put_back() -> None:
     before = hooked()
-    assert len(before) == 4 + 3 + 2 * 5 + 9
+    assert len(before) == 4 + 3 + 2 * 5 + 14
     with escapement.init():  # entered, so that another may open inside
         during = hooked()
         assert all(during[name] is not before[name] for name in before)

@@ -39,7 +39,10 @@ _STATUS_AND_MESSAGE = re.compile(r"(\d+), message=(['\"])(.*?)\2, url=", re.DOTA
 
 def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The hook on `ClientSession._request`, which every verb of a session ends in."""
-    if scope_here() is None:
+    method = args[0] if args else kwargs["method"]
+    if (
+        scope_here() is None or method.upper() != "POST"
+    ):  # as all requests to model APIs are, and as redirects leave them
         return wrapped(*args, **kwargs)
     theirs = kwargs.get("middlewares")
     if theirs is None:

@@ -12,12 +12,12 @@ from types import ModuleType
 from typing import Any
 
 from escapement.engine.calls import Exchange
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
 from escapement.store.rows import StepRow
 from escapement.words.http import Request
 from escapement_instrumentation import responses
 from escapement_instrumentation.asking import Live, Seen, scope_here, sdk_call
-from escapement_instrumentation.hooks import ModuleHooks
 from escapement_instrumentation.pace import Pace
 
 _log = logging.getLogger("escapement")

@@ -30,7 +30,7 @@ def made(kind: Any, message: str) -> BaseException | None:
         if numbered is not None and issubclass(kind, OSError):
             return kind(int(numbered[1]), numbered[2])
         if issubclass(kind, ssl.SSLError):
-            return kind(ssl.SSL_ERROR_SSL, message)
+            return kind(int(ssl.SSL_ERROR_SSL), message)
         return kind(message) if message else kind()
     return None
 

@@ -5,13 +5,16 @@ model API is held back there until it is whole (its own head says when), because
 is sent in one go and the response's file listened to; or a recorded step takes the socket's place, and the response is
 read from it by whatever code reads the live one. Nothing is dialled for that. What is for nobody in particular passes.
 
-urllib3 connects HTTPS before it says what for; towards a model API that waits until the request is sent.
+urllib3 connects HTTPS before it says what for; towards a model API that waits until the request is sent. So does, in a
+replay, a `connect` of the program's own towards a host that the trace has asked, or one of a known model API.
 """
 
 from __future__ import annotations
 
+import http.client
 import logging
 import re
+import ssl
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -20,18 +23,20 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from escapement.engine.calls import Exchange
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
+from escapement.engine.session import Session
 from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.http import Failure, Request
-from escapement_instrumentation import failures, wire
+from escapement_instrumentation import failures, hosts, wire
 from escapement_instrumentation.asking import Address, Live, Seen, scope_here
-from escapement_instrumentation.hooks import ModuleHooks
 from escapement_instrumentation.pace import Pace
 
 _log = logging.getLogger("escapement")
 _ASKED = "_escapement_asked"  # where a connection has the request that it is about to make
 
+_IDLE = http.client._CS_IDLE  # type: ignore[attr-defined]  # nothing is being asked through a connection
 _TEXT_OF_TUPLE = re.compile(r"""^\(.*>, ["'](.*)["']\)$""", re.DOTALL)
 
 _connecting_late: ContextVar[bool] = ContextVar("escapement_connecting_late", default=False)
@@ -39,11 +44,11 @@ _connecting_late: ContextVar[bool] = ContextVar("escapement_connecting_late", de
 
 
 def hooks() -> Sequence[ModuleHooks]:
-    """Hooks on connections, and on urllib3 because it connects before it asks."""
+    """Hooks on connections, and on urllib3 because it has some of its own and connects before it asks."""
     return (
         ModuleHooks("http.client", _connection_patches),
         ModuleHooks("urllib3.connectionpool", lambda module: (Patch(module.HTTPConnectionPool, "urlopen", _urlopen),)),
-        ModuleHooks("urllib3.connection", lambda module: (Patch(module.HTTPSConnection, "connect", _connect),)),
+        ModuleHooks("urllib3.connection", _connect_patches),
     )
 
 
@@ -53,7 +58,12 @@ def _connection_patches(module: ModuleType) -> Sequence[Patch]:
         Patch(connection, "putrequest", _putrequest),
         Patch(connection, "send", _send),
         Patch(connection, "getresponse", _getresponse),
+        *_connect_patches(module),
     )
+
+
+def _connect_patches(module: ModuleType) -> Sequence[Patch]:
+    return Patch(module.HTTPConnection, "connect", _connect), Patch(module.HTTPSConnection, "connect", _connect)
 
 
 class _Asked:
@@ -230,10 +240,28 @@ def _urlopen(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwar
 
 
 def _connect(wrapped: Callable[..., Any], connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if not _connecting_late.get() or _ASKED in connection.__dict__:
+    if not _waits(connection):
         return wrapped(*args, **kwargs)
-    connection.is_verified = True  # nothing is yet, nor is anything sent: no reason to warn
+    if hasattr(connection, "cert_reqs"):
+        # urllib3 warns where a certificate will not be verified, before anything is sent; it is not connected yet.
+        resolve = sys.modules["urllib3.util.ssl_"].resolve_cert_reqs
+        connection.is_verified = resolve(connection.cert_reqs) != ssl.CERT_NONE
     return None
+
+
+def _waits(connection: Any) -> bool:
+    """Whether a connection is made only when something is sent through it (which connects by itself)."""
+    if connection._HTTPConnection__state != _IDLE:
+        return False  # something is being sent
+    if _connecting_late.get():
+        return True
+    scope = scope_here()
+    session = scope.run if scope is not None else None
+    if not isinstance(session, Session) or session.mode != "replay":
+        return False
+    host = connection._tunnel_host or connection.host
+    steps = session.source.steps if session.source is not None else ()
+    return hosts.is_known(host) or any(step.attributes.get(semconv.SERVER_ADDRESS) == host for step in steps)
 
 
 def _tell(tell: Callable[[], object]) -> None:

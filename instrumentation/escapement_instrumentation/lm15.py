@@ -13,12 +13,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from escapement.engine.calls import Exchange
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
 from escapement.store.rows import StepRow
 from escapement.words.http import Failure, Request
 from escapement_instrumentation import failures
 from escapement_instrumentation.asking import Address, Live, Seen, scope_here
-from escapement_instrumentation.hooks import ModuleHooks
 from escapement_instrumentation.pace import Pace
 from escapement_instrumentation.responses import Listening, Served, in_turn, wait_if_cancelled
 

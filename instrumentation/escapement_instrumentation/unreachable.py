@@ -13,16 +13,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from escapement.engine import aloud, divergence, lanes
+from escapement.engine import divergence, lanes
+from escapement.engine.family import VARIABLE
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
+from escapement.engine.recording import warn
 from escapement.engine.session import Session
-from escapement_instrumentation.hooks import ModuleHooks
+from escapement_instrumentation import hosts
 
-_MODEL_HOST = re.compile(
-    r"(?:^|\.)(?:openai\.com|openai\.azure\.com|services\.ai\.azure\.com|cognitiveservices\.azure\.com|anthropic\.com"
-    r"|generativelanguage\.googleapis\.com|aiplatform\.googleapis\.com|api\.x\.ai|groq\.com|mistral\.ai|deepseek\.com"
-    r"|openrouter\.ai|together\.xyz|dashscope(?:-intl)?\.aliyuncs\.com)$"
-)
 _MODEL_PATH = re.compile(r"/(?:realtime|responses)/?$|BidiGenerateContent")
 
 PROGRAMS = frozenset(
@@ -30,6 +28,8 @@ PROGRAMS = frozenset(
      "qwen"}
 )  # fmt: skip
 """Programs that are known to call models."""
+_IN_PYTHON = frozenset({"aider", "llm"})
+"""Those that take part in a run of `escapement run`, as Python programs do."""
 
 _PACKAGES = {
     "@anthropic-ai/claude-code": "claude",
@@ -47,11 +47,18 @@ _RUNNERS = frozenset(
 
 def hooks() -> Sequence[ModuleHooks]:
     """Hooks on `websockets` (which the OpenAI and Google SDKs use), aiohttp's websockets, and `subprocess.Popen`, which
-    asyncio's subprocesses stand on, too."""
+    asyncio's subprocesses stand on, too. (Of `Popen` it is `_execute_child`, because the engine has `__init__`.)
+
+    The clients of `websockets` connect before they make the protocol, and read the address before they connect.
+    """
     return (
-        ModuleHooks("websockets.client", lambda module: (Patch(module.ClientProtocol, "__init__", _websocket),)),
+        *(
+            ModuleHooks(f"websockets.{kind}.client", lambda module: (Patch(module, "parse_uri", _parse_uri),))
+            for kind in ("sync", "asyncio", "trio", "legacy")
+        ),
+        ModuleHooks("websockets.client", lambda module: (Patch(module.ClientProtocol, "__init__", _protocol),)),
         ModuleHooks("aiohttp.client", lambda module: (Patch(module.ClientSession, "_ws_connect", _ws_connect),)),
-        ModuleHooks("subprocess", lambda module: (Patch(module.Popen, "__init__", _popen),)),
+        ModuleHooks("subprocess", lambda module: (Patch(module.Popen, "_execute_child", _execute),)),
     )
 
 
@@ -65,7 +72,7 @@ def _say(session: Session, kind: str, what: str) -> None:
     said = _said.setdefault(session, set())
     if kind not in said:
         said.add(kind)
-        aloud.warn(f"the program is about to {what}. It can neither be recorded nor replayed, and goes on.")
+        warn(f"the program is about to {what}. It can neither be recorded nor replayed, and goes on.")
 
 
 def _run() -> Session | None:
@@ -73,7 +80,15 @@ def _run() -> Session | None:
     return scope.run if scope is not None and isinstance(scope.run, Session) else None
 
 
-def _websocket(wrapped: Callable[..., Any], protocol: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _parse_uri(wrapped: Callable[..., Any], module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    uri = wrapped(*args, **kwargs)
+    session = _run()
+    if session is not None:
+        _say_websocket(session, str(uri.host), str(uri.path))
+    return uri
+
+
+def _protocol(wrapped: Callable[..., Any], protocol: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     uri = args[0] if args else kwargs.get("uri", kwargs.get("wsuri"))
     session = _run()
     if session is not None and uri is not None:
@@ -90,15 +105,19 @@ def _ws_connect(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...],
 
 
 def _say_websocket(session: Session, host: str, path: str) -> None:
-    if _MODEL_HOST.search(host) or _MODEL_PATH.search(path.partition("?")[0]):
+    if hosts.is_known(host) or _MODEL_PATH.search(path.partition("?")[0]):
         _say(session, "websocket", f"talk to a model by websocket ({host})")
 
 
-def _popen(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+_ENV = 6  # where the environment is among the arguments of `_execute_child`
+
+
+def _execute(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     session = _run()
     if session is not None:
-        program = model_program(args[0] if args else kwargs.get("args"))
-        if program:
+        program = model_program(args[0])
+        taking_part = program in _IN_PYTHON and VARIABLE in (os.environ if args[_ENV] is None else args[_ENV])
+        if program and not taking_part:
             _say(session, program, f"run `{program}`, a program that calls models by itself")
     return wrapped(*args, **kwargs)
 

@@ -11,16 +11,16 @@ from __future__ import annotations
 import http.client
 import io
 import logging
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from typing import Any
 
 from escapement.engine import divergence
-from escapement.engine.calls import Decode, Exchange
+from escapement.engine.calls import Exchange
 from escapement.providers.sse import is_finished
 from escapement.store.rows import StepRow
 from escapement.words.http import Response
+from escapement_instrumentation import codings
 from escapement_instrumentation.pace import Pace
 
 _log = logging.getLogger("escapement")
@@ -162,20 +162,8 @@ def listen(response: http.client.HTTPResponse, exchange: Exchange) -> None:
         exchange.read(b"", 0)
         return
     encoding = (response.getheader("content-encoding") or "identity").lower()
-    exchange.stream(_DECODERS.get(encoding), as_received=encoding != "identity")
+    exchange.stream(codings.decoder(encoding), as_received=encoding != "identity")
     response.fp = Listening(response.fp, exchange, bool(response.chunked), response.length)  # type: ignore[assignment]
-
-
-def _inflate(window: int) -> Decode:
-    def decode(pieces: Sequence[bytes]) -> list[bytes]:
-        inflating = zlib.decompressobj(window)
-        return [inflating.decompress(piece) for piece in pieces]
-
-    return decode
-
-
-_DECODERS = dict.fromkeys(("gzip", "x-gzip", "deflate"), _inflate(zlib.MAX_WBITS | 32))
-"""What the store can read of compressed bodies; the others (br, zstd) it keeps as they are."""
 
 
 class Recorded:

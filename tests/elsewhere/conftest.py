@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +51,19 @@ def same(reader: SpanStore, store: Path) -> Check:
     """Records a program, replays it strictly with the server gone, and gives the recorded trace.
 
     `varies`: whether two live runs differ; None where chance decides. `url` is one that the server does not listen at.
+    `tls` makes the server speak HTTPS. `without`: what is stopped with the server.
     """
 
-    def check(program: Program, steps: int, *, url: str = "", varies: bool | None = True) -> TraceRow:
-        with Server() as server:
+    def check(
+        program: Program,
+        steps: int,
+        *,
+        url: str = "",
+        varies: bool | None = True,
+        tls: ssl.SSLContext | None = None,
+        without: AbstractContextManager[object] | None = None,
+    ) -> TraceRow:
+        with without or nullcontext(), Server(tls) as server:
             with escapement.init(storage_dir=store) as trace:
                 live = outcome(program, url or server.url)
             received = len(server.bodies)

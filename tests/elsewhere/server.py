@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import secrets
+import ssl
 import struct
 import threading
 import time
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import brotli
+from backports import zstd
 
 
 def frame(name: str, payload: dict[str, Any]) -> bytes:
@@ -79,6 +82,24 @@ def invoke_events(body: bytes) -> list[bytes]:
     ]
 
 
+CODINGS = ("gzip", "deflate", "br", "zstd", "gzip, br")
+
+
+def compressed(pieces: list[bytes], coding: str) -> list[bytes]:
+    """Pieces that can each be undone when it has come, and what ends them."""
+    for name in coding.split(", "):
+        if name == "br":
+            brotli_ = brotli.Compressor()
+            pieces = [*(brotli_.process(piece) + brotli_.flush() for piece in pieces), brotli_.finish()]
+        elif name == "zstd":
+            zstd_ = zstd.ZstdCompressor()
+            pieces = [*(zstd_.compress(piece, zstd_.FLUSH_BLOCK) for piece in pieces), zstd_.flush()]
+        else:
+            zlib_ = zlib.compressobj(wbits=31 if name == "gzip" else 15)
+            pieces = [*(zlib_.compress(piece) + zlib_.flush(zlib.Z_SYNC_FLUSH) for piece in pieces), zlib_.flush()]
+    return pieces
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -119,10 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._chunks(events[:3], "text/event-stream", cut=True)
             elif fault == "until-close":
                 self._until_close(b"".join(events))
-            elif fault == "gzip":
-                deflater = zlib.compressobj(wbits=31)
-                pieces = [deflater.compress(event) + deflater.flush(zlib.Z_SYNC_FLUSH) for event in events]
-                self._chunks([*pieces, deflater.flush()], "text/event-stream", encoding="gzip")
+            elif fault in CODINGS:
+                self._chunks(compressed(events, fault), "text/event-stream", encoding=fault)
             else:
                 self._chunks(events, "text/event-stream")
         else:
@@ -155,8 +174,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _whole(self, document: dict[str, Any], fault: str = "") -> None:
         body = json.dumps(document).encode()
         encoding = []
-        if fault == "gzip":
-            body, encoding = gzip.compress(body), [("content-encoding", "gzip")]
+        if fault in CODINGS:
+            body, encoding = b"".join(compressed([body], fault)), [("content-encoding", fault)]
         if fault == "short":
             self.close_connection = True
         self._head("application/json", ("content-length", str(len(body))), *encoding)
@@ -186,20 +205,28 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
         self.bodies: list[bytes] = []
+        self._tls = tls
         super().__init__(("127.0.0.1", 0), _Handler)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self._tls is not None:
+            request = self._tls.wrap_socket(request, server_side=True)
+        super().finish_request(request, client_address)
+        if self._tls is not None:
+            request.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: programs here hang up when they like."""
 
 
 class Server:
-    """The server, running."""
+    """The server, running; `tls` makes it speak HTTPS."""
 
-    def __init__(self) -> None:
-        self._listener = _Listener()
-        self.url = f"http://127.0.0.1:{self._listener.server_port}"
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._listener = _Listener(tls)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.server_port}"
         threading.Thread(target=self._listener.serve_forever, args=(0.01,), daemon=True).start()
 
     @property

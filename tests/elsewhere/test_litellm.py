@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def litellm(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 Ask = Callable[..., Awaitable[Any]]
-Program = Callable[[Ask], Awaitable[Any]]
+Program = Callable[[Ask], Coroutine[Any, Any, Any]]
 
 
 async def plain(ask: Ask) -> Any:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import subprocess
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
+import websockets.sync.client
+from google import genai
+from websockets.sync.server import ServerConnection, serve
 
 import escapement
+from escapement.engine.family import VARIABLE
 from escapement.words.errors import EscapementWarning, ReplayDivergenceError
 from escapement_instrumentation.unreachable import model_program
 
@@ -77,11 +85,139 @@ def test_said_once_and_refused_in_strict_replay(name: str, store: Path) -> None:
     tried(WAYS[name])  # no run: nothing is said
 
 
+Connect = Callable[[str], str]
+
+
+def _events(connection: Any) -> str:
+    connection.send({"type": "response.create"})
+    return str(connection.recv().type)
+
+
+async def _events_async(connection: Any) -> str:
+    await connection.send({"type": "response.create"})
+    return str((await connection.recv()).type)
+
+
+def realtime(url: str) -> str:
+    with openai.OpenAI(api_key="any", base_url=url).realtime.connect(model="gpt-realtime") as connection:
+        return _events(connection)
+
+
+def responses(url: str) -> str:
+    with openai.OpenAI(api_key="any", base_url=url).responses.connect() as connection:
+        return _events(connection)
+
+
+def realtime_async(url: str) -> str:
+    async def program() -> str:
+        client = openai.AsyncOpenAI(api_key="any", base_url=url)
+        async with client.realtime.connect(model="gpt-realtime") as connection:
+            return await _events_async(connection)
+
+    return asyncio.run(program())
+
+
+def responses_async(url: str) -> str:
+    async def program() -> str:
+        async with openai.AsyncOpenAI(api_key="any", base_url=url).responses.connect() as connection:
+            return await _events_async(connection)
+
+    return asyncio.run(program())
+
+
+@pytest.fixture
+def socket_server() -> Iterator[tuple[str, list[str]]]:
+    """An address, and what was received there; whatever is sent is answered with a response."""
+    received: list[str] = []
+
+    def answer(connection: ServerConnection) -> None:
+        for message in connection:
+            assert connection.request is not None
+            received.append(connection.request.path.partition("?")[0])
+            event = json.loads(message)["type"].replace("create", "created")
+            connection.send(json.dumps({"type": event, "response": {"id": "resp_1"}}))
+
+    with serve(answer, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.socket.getsockname()[1]}/v1", received
+        server.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:connect.. must be used:DeprecationWarning")  # as the SDK does not
+@pytest.mark.parametrize("connect", [realtime, responses, realtime_async, responses_async])
+def test_the_openai_sdk(connect: Connect, socket_server: tuple[str, list[str]], store: Path) -> None:
+    """A run lets it pass and says so once; strict replay does not even connect."""
+    url, received = socket_server
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", EscapementWarning)
+        with escapement.init(storage_dir=store) as trace:
+            assert [connect(url) for _ in range(2)] == ["response.created"] * 2
+    (told,) = [str(warning.message) for warning in caught if warning.category is EscapementWarning]
+    assert "talk to a model by websocket (127.0.0.1)" in told
+    path = "/v1/realtime" if "realtime" in connect.__name__ else "/v1/responses"
+    assert (trace.steps, received) == (0, [path] * 2)
+    nobody = "http://127.0.0.1:1/v1"
+    with (
+        escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store),
+        pytest.raises(ReplayDivergenceError) as refused,
+    ):
+        connect(nobody)
+    assert (refused.value.reason, refused.value.trace_id) == ("unreachable", trace.trace_id)
+    with pytest.warns(EscapementWarning), escapement.replay(trace.trace_id, storage_dir=store):
+        assert connect(url) == "response.created"
+    assert connect(url) == "response.created"  # no run: nothing is said
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_googles_sdk(store: Path) -> None:
+    async def program() -> None:
+        client = genai.Client(api_key="any", http_options={"base_url": "http://127.0.0.1:1"})
+        async with client.aio.live.connect(model="gemini-live"):
+            pass
+
+    with escapement.init(storage_dir=store) as trace:
+        pass
+    with (
+        escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store),
+        pytest.raises(ReplayDivergenceError) as refused,
+    ):
+        asyncio.run(program())
+    assert refused.value.reason == "unreachable"
+
+
+def test_other_websockets_are_nobodys_business(socket_server: tuple[str, list[str]], store: Path) -> None:
+    """The very objects that the library makes, unwrapped."""
+    url = socket_server[0].replace("http:", "ws:").replace("/v1", "/somewhere")
+
+    def program() -> Any:
+        with websockets.sync.client.connect(url) as connection:
+            connection.send('{"type": "create"}')
+            return type(connection), type(connection.protocol), connection.recv()
+
+    without = program()
+    with escapement.init(storage_dir=store) as trace:
+        live = program()
+    with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store):
+        assert without == live == program()
+
+
 def test_other_programs_and_sockets_are_nobodys_business(store: Path) -> None:
     with warnings.catch_warnings(), escapement.init(storage_dir=store):
         warnings.simplefilter("error", EscapementWarning)
         subprocess.run([sys.executable, "-c", "pass"], check=True)
         subprocess.run("true", shell=True, check=True)
+
+
+def test_a_python_program_that_takes_part_is_no_stranger(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with escapement.init(storage_dir=store):
+        with pytest.warns(EscapementWarning, match="run `llm`"), contextlib.suppress(FileNotFoundError):
+            subprocess.run(["nowhere/llm"], check=False)
+        monkeypatch.setenv(VARIABLE, "as under `escapement run`")
+        with warnings.catch_warnings(), contextlib.suppress(FileNotFoundError):
+            warnings.simplefilter("error", EscapementWarning)
+            subprocess.run(["nowhere/aider"], check=False)
+        with pytest.warns(EscapementWarning, match="run `aider`"), contextlib.suppress(FileNotFoundError):
+            subprocess.run(["nowhere/aider"], check=False, env={})
 
 
 @pytest.mark.parametrize(
