@@ -40,7 +40,14 @@ def run(mode: str, name: str, url: str, place: Path) -> Run:
     home = place / f"home-{time.monotonic_ns()}"
     home.mkdir()
     program = HERE / "programs" / f"{name.replace('-', '_')}.py"
-    command = [environments.python(name), "-P", HERE / "driver.py", mode, program, home / "report.json"]
+    command: list[str | Path] = [
+        environments.python(name),
+        "-P",
+        HERE / "driver.py",
+        mode,
+        program,
+        home / "report.json",
+    ]
     surroundings = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "XDG_"))},
         **FRAMEWORKS[name].environment,
