@@ -78,6 +78,7 @@ def run(mode: str, name: str, url: str, place: Path) -> Run:
 def test_an_agent_is_replayed_without_its_provider(
     name: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
+    assert name in FRAMEWORKS, f"FRAMEWORKS takes {' '.join(FRAMEWORKS)}"
     with Provider() as provider:
         other = run("record", name, provider.url, tmp_path)
         before = len(provider.requests())
