@@ -25,8 +25,12 @@ _ANTHROPIC = anthropic.OPERATIONS["messages"]
 
 
 def _streaming(operation: Operation) -> Operation:
-    """The same where the path asks for a stream, not the body."""
-    return replace(operation, request=lambda fields: operation.request(fields) | {semconv.REQUEST_STREAM: True})
+    """The same where the path asks for a stream, not the body. Its frames are not written anew for an edit."""
+
+    def request(fields: Document) -> Attributes:
+        return operation.request(fields) | {semconv.REQUEST_STREAM: True}
+
+    return replace(operation, request=request, split=None)
 
 
 def _converse_request(fields: Document) -> Attributes:

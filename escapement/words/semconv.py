@@ -93,6 +93,8 @@ RESPONSE_ENCODED: Final = "escapement.response.encoded"
 """The chunks of a compressed body as they were received, in base64 with a dot between them: for programs that undo the
 compression themselves."""
 RESPONSE_HASH: Final = "escapement.response.hash"
+EDITED: Final = "escapement.response.edited"
+"""Whether somebody edited the answer. What it says of tokens is then about the answer that was recorded."""
 SERVED_FROM: Final = "escapement.served_from"
 """`[trace id, step]`: of a step of an imported fork, where its answer first was."""
 ATTEMPTS: Final = "escapement.attempts"
@@ -106,6 +108,14 @@ RAISED: Final = "escapement.failure.raised"
 
 STRUCTURED: Final = frozenset({REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_REDIRECTS, FAILURE_CAUSES})
 """What the journal holds as JSON values; attributes of a span hold it as JSON text."""
+
+_OF_ANSWER: Final = ("escapement.response.", "escapement.failure.", "gen_ai.response.", "gen_ai.usage.")
+
+
+def is_of_answer(name: str) -> bool:
+    """Whether an attribute of a step is known with its answer, and not before."""
+    return name.startswith(_OF_ANSWER) or name in (ERROR_TYPE, ATTEMPTS)
+
 
 PAYLOAD: Final = frozenset(
     {

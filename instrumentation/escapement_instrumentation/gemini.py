@@ -1,6 +1,7 @@
 """The Google GenAI SDK, whose async client goes past httpx2 where aiohttp is installed, though it has both at hand.
 
-In a run it takes httpx2, where its requests are seen. An aiohttp session that the program gave it is left to it.
+In a run it takes httpx2, where its requests are seen. An aiohttp session that the program gave it is left to it, and
+seen there (`aiohttp_client`).
 """
 
 from __future__ import annotations

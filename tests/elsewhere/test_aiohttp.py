@@ -13,12 +13,14 @@ import aiohttp
 import httpx_aiohttp
 import openai
 import pytest
+from google import genai
 
 import escapement
 from escapement.words import semconv
 from escapement.words.errors import EscapementWarning, ReplayDivergenceError
 from tests.elsewhere.conftest import Check
 from tests.elsewhere.server import Server
+from tests.fidelity.snapshot import differences, snapshot
 from tests.provider import Provider
 
 CHAT: dict[str, Any] = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]}
@@ -214,6 +216,24 @@ def test_below_an_sdk_it_is_the_sdks_call(same: Check, body: Any) -> None:
 
     same(lambda url: asyncio.run(program(url)), 1)
     assert passed == ["/v1/chat/completions"] * 2  # the recording, and another live run; not the replay
+
+
+def test_googles_sdk_on_a_session_of_the_programs_own(store: Path) -> None:
+    async def program(url: str) -> Any:
+        async with aiohttp.ClientSession() as session:
+            options: Any = {"base_url": url, "aiohttp_client": session}
+            client = genai.Client(api_key="any", http_options=options)
+            asked: Any = {"model": "gemini-2.5-flash", "contents": "Hello"}
+            plain = await client.aio.models.generate_content(**asked)
+            stream = [chunk async for chunk in await client.aio.models.generate_content_stream(**asked)]
+            return snapshot(plain), snapshot(stream)
+
+    with Provider() as provider, escapement.init(storage_dir=store) as trace:
+        live = asyncio.run(program(provider.base_url))
+    with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store) as replay:
+        again = asyncio.run(program(provider.base_url))
+    assert differences(live, again) == []
+    assert (provider.count, trace.steps, replay.hits) == (2, 2, 2)
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])

@@ -276,6 +276,19 @@ def test_a_miss_and_a_session_that_does_both(store: Path) -> None:
         assert session.post(server.url + PATH, json={**CHAT, "seed": 1}).json() == other
 
 
+@pytest.mark.parametrize("coding", ["", *CODINGS])
+def test_an_edited_answer_is_served_whatever_was_received(coding: str, store: Path) -> None:
+    def program(url: str) -> Any:
+        return requests.post(url + PATH, json=CHAT, headers={"x-fault": coding}).json()
+
+    with Server() as server, escapement.init(storage_dir=store) as trace:
+        live = program(server.url)
+    with escapement.replay(trace.trace_id, edits={1: "Another."}, strict_replay=True, storage_dir=store):
+        edited = program(server.url)
+    assert edited["choices"][0]["message"]["content"] == "Another."
+    assert (edited["id"], len(server.bodies)) == (live["id"], 1)
+
+
 def test_guards_count_these_calls_too(store: Path) -> None:
     with Server() as server, escapement.init(storage_dir=store, max_identical_calls=2):
         bare(server.url)
