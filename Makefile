@@ -11,7 +11,11 @@ SCALE := .venv-scale
 KILLS ?= 200
 SPANS ?=
 
-.PHONY: help demo test check format bench bench-peers bench-streams bench-store branches scale kill sdks wheel clean
+# Which frameworks (none: all).
+FRAMEWORKS ?=
+
+.PHONY: help demo test check format bench bench-peers bench-streams bench-store branches scale kill sdks frameworks
+.PHONY: wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -25,6 +29,7 @@ help:
 	@echo "make scale        ClickHouse and Spark on the tables; reading stores of a million and of ten million spans"
 	@echo "make kill         200 kills while recording, 200 while sealing, merging and deleting; no answer may be lost"
 	@echo "make sdks         the fidelity matrix with the oldest SDKs that are supported"
+	@echo "make frameworks   agents of LangChain, crewai, DSPy, ... recorded, and replayed with their provider gone"
 	@echo "make clean        remove what these commands made"
 
 $(BIN)/python:
@@ -92,6 +97,9 @@ kill: $(VENV)/dev
 
 sdks: $(VENV)/dev
 	$(BIN)/python -m tests.oldest
+
+frameworks: $(VENV)/dev
+	FRAMEWORKS="$(FRAMEWORKS)" $(BIN)/python -m pytest tests/frameworks -n 2 -m framework
 
 clean:
 	rm -rf $(VENV) .venv-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ import pytest
 import escapement
 from escapement.cli import app
 from escapement.words.config import SETTINGS, variable
+from tests.frameworks.environments import FRAMEWORKS
 from tests.provider import Provider
 
 ROOT = Path(__file__).parent.parent
@@ -112,3 +113,14 @@ def test_the_example_of_a_provider_reads_its_protocol() -> None:
     }
     assert [(message.role, message.text) for message in talk.asked({"say": "hi"})] == [("user", "hi")]
     assert [(message.role, message.text) for message in talk.said({"reply": "ho"})] == [("assistant", "ho")]
+
+
+def test_the_frameworks_page_names_what_is_tested() -> None:
+    text = (ROOT / "docs" / "frameworks.md").read_text()
+    rows = dict(re.findall(r"^\| .+? \| `([\w-]+)` ([\d.]+) \|", text, re.MULTILINE))
+    assert rows == {name: framework.version for name, framework in FRAMEWORKS.items()}
+    programs = {path.stem.replace("_", "-") for path in (ROOT / "tests" / "frameworks" / "programs").glob("*.py")}
+    assert programs == set(FRAMEWORKS)
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    exec(compile(block, "frameworks.md", "exec"), {})
+    assert escapement.stop() is not None

@@ -87,6 +87,7 @@ def test_the_instrumentors_are_found_by_opentelemetry() -> None:
     assert found == {
         "escapement-aiohttp": "escapement_instrumentation:AiohttpInstrumentor",
         "escapement-http-client": "escapement_instrumentation:HttpClientInstrumentor",
+        "escapement-lm15": "escapement_instrumentation:Lm15Instrumentor",
         "escapement-unreachable": "escapement_instrumentation:UnreachableInstrumentor",
         "escapement-anthropic": "escapement_instrumentation:AnthropicInstrumentor",
         "escapement-cohere": "escapement_instrumentation:CohereInstrumentor",

@@ -2,6 +2,7 @@
 
     httpx, httpx2        every request passes `Client.send`; there it is recorded, or answered from a trace (`clients`)
     aiohttp              a middleware in every request (`aiohttp_client`)
+    lm15                 the transports of DSPy's own way to the models (`lm15`)
     http.client          the connections under urllib.request, urllib3, requests and botocore (`http_client`)
     openai, anthropic, groq, together
                          `request` of their base clients says which attempts are one call (`sdks`)
@@ -23,7 +24,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type:
 
 from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
-from escapement_instrumentation import http_client, unreachable
+from escapement_instrumentation import http_client, lm15, unreachable
 from escapement_instrumentation.clients import client_hooks
 from escapement_instrumentation.cohere import cohere_hooks
 from escapement_instrumentation.gemini import gemini_hooks
@@ -38,6 +39,7 @@ __all__ = [
     "HttpClientInstrumentor",
     "Httpx2Instrumentor",
     "HttpxInstrumentor",
+    "Lm15Instrumentor",
     "OpenAIInstrumentor",
     "TogetherInstrumentor",
     "UnreachableInstrumentor",
@@ -143,6 +145,12 @@ class HttpClientInstrumentor(_Instrumentor):
     """`http.client`: `urllib.request`, urllib3, requests (DSPy), botocore (Bedrock)."""
 
     hooks = http_client.hooks()
+
+
+class Lm15Instrumentor(_Instrumentor):
+    """`lm15`, and the copy of it that DSPy carries."""
+
+    hooks = lm15.hooks()
 
 
 class UnreachableInstrumentor(_Instrumentor):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from escapement.engine import lanes
 from escapement.engine.calls import Call, Exchange, current_call
@@ -24,6 +24,14 @@ from escapement_instrumentation.sdks import Unwind
 _log = logging.getLogger("escapement")
 _sending: ContextVar[bool] = ContextVar("escapement_sending", default=False)
 """Whether a live request of ours is under way here: clients inside clients are one exchange."""
+
+
+class Address(NamedTuple):
+    """Where a request goes, for clients that have no object for it."""
+
+    scheme: str
+    host: str
+    port: int | None
 
 
 def scope_here() -> Scope | None:

@@ -11,6 +11,7 @@ import ssl
 import sys
 import textwrap
 from contextlib import suppress
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -40,10 +41,16 @@ def standard(failure: Failure) -> BaseException | None:
 
 
 def cause(failure: Failure) -> BaseException | None:
-    """The nearest cause of a failure, if it was of the standard library or one that aiohttp's parser raises."""
-    if not failure.causes:
-        return None
-    name, message = failure.causes[0]
+    """The nearest cause of a failure, with its own, as far as they were of the standard library or aiohttp's parser."""
+    causes = [_cause(name, message) for name, message in failure.causes]
+    for effect, its_cause in pairwise(causes):
+        if effect is None:
+            break
+        effect.__cause__ = its_cause
+    return causes[0] if causes else None
+
+
+def _cause(name: str, message: str) -> BaseException | None:
     module, _, kind = name.rpartition(".")
     if module == "aiohttp.http_exceptions":
         told = _STATUS.fullmatch(message)

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from escapement.engine.calls import Exchange
@@ -30,7 +30,7 @@ from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.http import Failure, Request
 from escapement_instrumentation import failures, hosts, wire
-from escapement_instrumentation.asking import Live, Seen, scope_here
+from escapement_instrumentation.asking import Address, Live, Seen, scope_here
 from escapement_instrumentation.pace import Pace
 
 _log = logging.getLogger("escapement")
@@ -64,12 +64,6 @@ def _connection_patches(module: ModuleType) -> Sequence[Patch]:
 
 def _connect_patches(module: ModuleType) -> Sequence[Patch]:
     return Patch(module.HTTPConnection, "connect", _connect), Patch(module.HTTPSConnection, "connect", _connect)
-
-
-class _Origin(NamedTuple):
-    scheme: str
-    host: str
-    port: int | None
 
 
 class _Asked:
@@ -284,16 +278,16 @@ def _line(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str]:
     return str(method), str(url)
 
 
-def _origin(connection: Any, url: str) -> _Origin:
+def _origin(connection: Any, url: str) -> Address:
     """Where a request goes in the end, proxy or not."""
     if not url.startswith("/"):
         address = urlsplit(url)  # to a proxy that forwards
         if address.hostname:
-            return _Origin(address.scheme, address.hostname, address.port)
+            return Address(address.scheme, address.hostname, address.port)
     scheme = "https" if connection.default_port == 443 else "http"
     tunnel = connection._tunnel_host
     host, port = (tunnel, connection._tunnel_port) if tunnel else (connection.host, connection.port)
-    return _Origin(scheme, str(host), port)
+    return Address(scheme, str(host), port)
 
 
 def _bytes(connection: Any, data: Any) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import count
@@ -47,15 +47,15 @@ class Listening:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._tell(error)
+            self.tell(error)
             raise
-        self._tell("end")
+        self.tell("end")
 
     def close(self) -> None:
         try:
             self._inner.close()
         finally:
-            self._tell("closed")
+            self.tell("closed")
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -65,21 +65,22 @@ class Listening:
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._tell(error)
+            self.tell(error)
             raise
-        self._tell("end")
+        self.tell("end")
 
     async def aclose(self) -> None:
         try:
             await self._inner.aclose()
         finally:
-            self._tell("closed")
+            self.tell("closed")
 
     def __del__(self) -> None:
         if not self._exchange.ended:
-            self._tell("dropped")
+            self.tell("dropped")
 
-    def _tell(self, ending: str | BaseException) -> None:
+    def tell(self, ending: str | BaseException) -> None:
+        """How it ended, or the exception that it ended with; only the first counts."""
         try:
             if isinstance(ending, str):
                 self._exchange.finish(ending)
@@ -92,12 +93,14 @@ class Listening:
 class Served:
     """A recorded body as a stream: the same chunks, then the same ending, at the pace that is asked for."""
 
-    def __init__(self, library: ModuleType, response: Response, step: StepRow, request: Any, pace: Pace) -> None:
-        self._library = library
+    def __init__(
+        self, response: Response, step: StepRow, pace: Pace, exception: Callable[[Failure], BaseException]
+    ) -> None:
+        """`exception` makes again what reading it ended with."""
         self._response = response
         self._step = step
-        self._request = request
         self._pace = pace
+        self._exception = exception
 
     def __iter__(self) -> Iterator[bytes]:
         for at, chunk in self._chunks():
@@ -133,7 +136,7 @@ class Served:
         """End as the recorded stream did, or say that nobody knows how it went on."""
         response = self._response
         if response.failure is not None:
-            raise exception(self._library, response.failure, self._request)
+            raise self._exception(response.failure)
         if response.ending not in ("end", "failed") and not is_finished(response.body):
             raise divergence.incomplete(self._step.trace_id, self._step.step)
 
@@ -205,7 +208,7 @@ def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call:
     response = library.Response(
         answer.status,
         headers=_raw(answer.headers),
-        stream=_stream_class(library, Served)(library, answer, step, request, pace) if pace else _nothing(library),
+        stream=_served(library, answer, step, request, pace) if pace else _nothing(library),
         request=request,
         extensions={"http_version": answer.http_version.encode(), "reason_phrase": answer.reason.encode()},
         default_encoding=client._default_encoding,
@@ -224,6 +227,10 @@ def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call:
         # The body is kept decoded. The header stays, and decoding is left out.
         response._decoder = library.Response(200)._get_content_decoder()
     return response
+
+
+def _served(library: ModuleType, answer: Response, step: StepRow, request: Any, pace: Pace) -> Any:
+    return _stream_class(library, Served)(answer, step, pace, lambda failure: exception(library, failure, request))
 
 
 def _redirected(library: ModuleType, client: Any, step: StepRow, request: Any) -> tuple[Any, list[Any]]:
