@@ -28,7 +28,7 @@ from opentelemetry import trace as otel
 from escapement.engine import divergence, frames, redaction, spans, usage
 from escapement.engine.calls import Call, Exchange
 from escapement.engine.fingerprint import exact, fingerprint
-from escapement.engine.guards import IdenticalCalls
+from escapement.engine.guards import IdenticalCalls, only_reads
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
 from escapement.engine.spans import StepSpan
@@ -131,7 +131,7 @@ class Session:
             if print_ is None:
                 print_, body = fingerprint(request, self._splitter, lane)
             row = self._matcher.take(lane, print_) if self._matcher is not None else None
-            if self._guard is not None:
+            if self._guard is not None and not only_reads(request.method):
                 repeated = self._guard.see(print_, step, self._is_beside(print_, row))
                 if repeated is not None:
                     raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))
