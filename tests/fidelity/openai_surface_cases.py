@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fidelity.cases import drained, each, entered, is_async, settle
-from tests.fidelity.openai_cases import openai_case
+from tests.fidelity.openai_cases import TALK, openai_case
 
 PICTURE = ("picture.png", b"\x89PNG\r\n\x1a\n\x00\xff\r\n--x\r\n", "image/png")
 SOUND = ("sound.mp3", b"ID3\x04\x00\x00\xff\xfb" * 9, "audio/mpeg")
@@ -249,8 +249,6 @@ async def vector_store_batch(client: Any) -> Any:
 
 
 # -- conversations, responses that are kept --------------------------------------------------------------------------
-
-TALK: Any = {"model": "gpt-4o", "input": "Hello"}
 
 
 @openai_case(needs="conversations")

@@ -13,6 +13,7 @@ import escapement
 from tests.fidelity import (  # noqa: F401  # their cases
     anthropic_cases,
     anthropic_surface_cases,
+    client_cases,
     openai_cases,
     openai_surface_cases,
 )

@@ -8,7 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from . import anthropic, bedrock, chat, cohere, completions, gemini, media, mistral, ollama, openai, responses, words
+from . import (
+    anthropic,
+    bedrock,
+    chat,
+    cohere,
+    completions,
+    gemini,
+    media,
+    mistral,
+    ollama,
+    openai,
+    openrouter,
+    responses,
+    words,
+)
 from .anthropic_files import AnthropicFiles
 from .conversations import Conversations
 from .encoding import chosen, encoded
@@ -44,6 +58,8 @@ class Routes:
             *_kept_by_anthropic(AnthropicFiles()),
             *_kept_by_openai(Files(), VectorStores()),
             *_talks(Conversations()),
+            _Route("POST", "/api/v1/chat/completions", openrouter.DIALECT, openrouter.answer),
+            _Route("GET", "/api/v1/generation", openrouter.DIALECT, openrouter.generation),
             _Route("POST", "/chat/completions", openai.DIALECT, chat.answer),
             _Route("POST", "/(?:fim|agents)/completions", openai.DIALECT, chat.answer),
             _Route("POST", "/completions", openai.DIALECT, completions.answer),
