@@ -20,9 +20,22 @@ def _zstandard() -> Any:
     return zstandard.ZstdCompressor().compressobj()
 
 
+class _Brotli:
+    def __init__(self) -> None:
+        import brotli
+
+        self._compressor = brotli.Compressor()
+        self.compress = self._compressor.process
+
+    def flush(self, *so_far: bool) -> bytes:
+        flushed: bytes = self._compressor.flush() if so_far else self._compressor.finish()
+        return flushed
+
+
 _CODINGS: dict[str, tuple[Callable[[], Any], tuple[Any, ...]]] = {
     "gzip": (_zlib(31), (zlib.Z_SYNC_FLUSH,)),
     "deflate": (_zlib(15), (zlib.Z_SYNC_FLUSH,)),
+    "br": (_Brotli, (True,)),
     "zstd": (_zstandard, (1,)),  # COMPRESSOBJ_FLUSH_BLOCK
 }
 """What compresses, and how it is told to hand out all that it has got so far."""
