@@ -25,8 +25,9 @@ _DROPPED_OF_RESPONSE = re.compile(
 _KEPT_OF_RESPONSE = re.compile(
     r"content-.*|transfer-encoding|connection|keep-alive|date|age|etag|expires|last-modified|location|server"
     r"|server-timing|vary|via|num_(?:chars|tokens)|request-id|retry-after.*|cache-control|strict-transport-security"
-    r"|alt-svc|link|nel|report-to|allow|(?:anthropic|openai|cf|x|ms|apim|azureml|helicone|litellm|llm|fireworks|cohere"
-    r"|groq|mistral|together|ratelimit)-.*"
+    r"|alt-svc|link|nel|report-to|allow|accept-ranges|access-control-.*|cross-origin-.*|deprecation|permissions-policy"
+    r"|pragma|priority|referrer-policy|sunset|timing-allow-origin|traceresponse|warning|ratelimit"
+    r"|(?:anthropic|openai|cf|x|ms|apim|azureml|helicone|litellm|llm|fireworks|cohere|groq|mistral|together|ratelimit)-.*"
 )
 # Headers whose values are the provider's own and of every answer: they need no search.
 _PLAIN = re.compile(
