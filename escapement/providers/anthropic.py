@@ -110,7 +110,7 @@ def _said(document: Document) -> list[Message]:
 _CHAT = Operation("chat", "anthropic", _request, _answer, _gather, _asked, _said)
 
 _COUNT_TOKENS = Operation("count_tokens", "anthropic", _request, asked=_asked)
-_BATCHES = Operation("batches", "anthropic")
+_BATCHES = Operation("batches", "anthropic", marks=())
 
 OPERATIONS = {
     "messages": _CHAT,

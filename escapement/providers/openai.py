@@ -269,7 +269,7 @@ OPERATIONS = {
     "completions": replace(_CHAT, name="text_completion"),
     "responses": _RESPONSES,
     # What it used has been counted where it was made.
-    "responses/{id}": Operation("responses", "openai", gather=_gather_responses, said=_responses_said),
+    "responses/{id}": Operation("responses", "openai", gather=_gather_responses, said=_responses_said, marks=()),
     "responses/input_tokens": Operation("count_tokens", "openai", request, asked=_responses_asked),
     "embeddings": Operation("embeddings", "openai", request, _chat_answer, asked=_input_asked, said=_embeddings_said),
     "images/generations": _IMAGES,

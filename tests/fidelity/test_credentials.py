@@ -49,7 +49,7 @@ def anthropic_token(url: str, secret: str) -> Any:
 
 
 def bedrock_keys(url: str, secret: str) -> Any:
-    keys = {"aws_access_key": secret, "aws_secret_key": secret, "aws_session_token": secret}
+    keys: Any = {"aws_access_key": secret, "aws_secret_key": secret, "aws_session_token": secret}
     return anthropic.AnthropicBedrock(**keys, aws_region="eu-central-1", base_url=url)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 from .exchange import Answer, Question
@@ -15,16 +16,12 @@ def _zlib(width: int) -> Callable[[], Any]:
 
 
 def _zstandard() -> Any:
-    import zstandard
-
-    return zstandard.ZstdCompressor().compressobj()
+    return import_module("zstandard").ZstdCompressor().compressobj()
 
 
 class _Brotli:
     def __init__(self) -> None:
-        import brotli
-
-        self._compressor = brotli.Compressor()
+        self._compressor = import_module("brotli").Compressor()
         self.compress = self._compressor.process
 
     def flush(self, *so_far: bool) -> bytes:

@@ -67,7 +67,9 @@ class Question:
         form: Form = {}
         for part in email.message_from_bytes(head + self.request.body, policy=email.policy.HTTP).iter_parts():
             name = str(part.get_param("name", header="content-disposition"))
-            form.setdefault(name, []).append((part.get_filename() or "", part.get_payload(decode=True) or b""))
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            form.setdefault(name, []).append((part.get_filename() or "", content))
         return form
 
     def field(self, name: str, default: str = "") -> str:
