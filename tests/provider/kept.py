@@ -31,7 +31,7 @@ class Kept:
             raise Refused(404, "not_found")
         return found
 
-    def change(self, name: str, **fields: object) -> Json:
+    def change(self, name: str, /, **fields: object) -> Json:
         return self.add({**self.get(name), **fields})
 
     def move(self, name: str, stages: Sequence[Json]) -> Json:
