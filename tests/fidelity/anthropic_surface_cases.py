@@ -7,7 +7,7 @@ from typing import Any
 import anthropic
 
 from tests.fidelity.anthropic_cases import ASK, THINKING, TOOL, anthropic_case, faulty
-from tests.fidelity.cases import drained, entered, is_async, settle
+from tests.fidelity.cases import drained, entered, is_async, lacks, settle
 from tests.fidelity.openai_cases import USER
 from tests.fidelity.openai_surface_cases import TEXT
 
@@ -78,18 +78,6 @@ async def files_streamed(client: Any) -> Any:
 # -- elsewhere -------------------------------------------------------------------------------------------------------
 
 
-def lacks(*packages: str) -> Any:
-    """What says why a case cannot be run without these packages."""
-
-    def why(sdk: str) -> str:
-        import importlib.util
-
-        missing = [package for package in packages if importlib.util.find_spec(package.partition(".")[0]) is None]
-        return f"{', '.join(missing)} not installed" if missing else ""
-
-    return why
-
-
 def bedrock(client: Any) -> Any:
     kind: Any = anthropic.AsyncAnthropicBedrock if is_async(client) else anthropic.AnthropicBedrock
     keys = {"aws_access_key": "AKIAIOSFODNN7EXAMPLE", "aws_secret_key": "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"}
@@ -103,8 +91,8 @@ def vertex(client: Any) -> Any:
 
 
 for name, make, needs in (
-    ("bedrock", bedrock, lacks("boto3", "botocore")),
-    ("vertex", vertex, lacks("google.auth")),
+    ("bedrock", bedrock, lambda sdk: lacks("boto3")),
+    ("vertex", vertex, lambda sdk: lacks("google.auth")),
 ):
 
     @anthropic_case(f"{name}_create", needs=needs)
@@ -139,7 +127,7 @@ for name, make, needs in (
         return told
 
 
-@anthropic_case(needs=lacks("google.auth"))
+@anthropic_case(needs=lambda sdk: lacks("google.auth"))
 async def vertex_count_tokens(client: Any) -> Any:
     async with entered(vertex(client)) as made:
         return await settle(made.messages.count_tokens(model="claude-any", messages=USER))

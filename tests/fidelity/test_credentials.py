@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 import escapement
 from tests.fidelity.anthropic_cases import ASK
+from tests.fidelity.cases import lacks
 from tests.fidelity.openai_cases import CHAT
 from tests.provider import Provider
 
@@ -58,7 +58,7 @@ def vertex_token(url: str, secret: str) -> Any:
     return anthropic.AnthropicVertex(access_token=secret, **where)
 
 
-NEEDS = {"bedrock_keys": "boto3", "vertex_token": "google"}
+NEEDS = {"bedrock_keys": "boto3", "vertex_token": "google.auth"}
 CLIENTS: tuple[Callable[[str, str], Any], ...] = (
     azure_key, azure_token, azure_token_provider, openai_key, openrouter_key, anthropic_key, anthropic_token,
     bedrock_keys, vertex_token,
@@ -67,9 +67,8 @@ CLIENTS: tuple[Callable[[str, str], Any], ...] = (
 
 @pytest.mark.parametrize("make", CLIENTS, ids=lambda make: make.__name__)
 def test_who_asks_is_not_kept_and_does_not_matter(make: Callable[[str, str], Any], store: Path) -> None:
-    needed = NEEDS.get(make.__name__)
-    if needed and importlib.util.find_spec(needed) is None:
-        pytest.skip(f"{needed} is not installed")
+    if reason := lacks(NEEDS.get(make.__name__, "openai")):
+        pytest.skip(reason)
 
     def program(secret: str) -> str:
         with make(provider.base_url, secret) as client:
