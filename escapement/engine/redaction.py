@@ -34,7 +34,7 @@ _PLAIN = re.compile(
     r"content-(?:type|length|encoding)|transfer-encoding|connection|date|server|vary|via|age|etag|alt-svc|cache-control"
     r"|strict-transport-security|request-id|x-request-id|retry-after.*|cf-.*|openai-.*|(?:x|anthropic)-ratelimit-.*"
 )
-_COOKIE_VALUE = re.compile(r"^([^=;\s]+)=[^;]*")
+_COOKIE_VALUE = re.compile(r'^([^=;]*=)?(?:\s*"[^"]*")?[^;]*')
 _SECRET_QUERY = re.compile(
     r"(?i)^(?:(?:(?:api|access|app|auth|client|refresh|security|session|subscription)[-_]?)?(?:key|token|secret)"
     r"|sig(?:nature)?|code|password|x-(?:amz|goog)-.*)$"
@@ -134,7 +134,7 @@ def _treatment(key: str) -> Callable[[str], str] | None:
 
 
 def _cookie(value: str) -> str:
-    return _COOKIE_VALUE.sub(r"\1=REDACTED", value)
+    return _COOKIE_VALUE.sub(r"\1REDACTED", value, count=1)
 
 
 @lru_cache(maxsize=1024)

@@ -14,6 +14,7 @@ import openai
 import pytest
 
 import escapement
+from escapement.engine import redaction
 from tests.fidelity.anthropic_cases import ASK
 from tests.fidelity.cases import ASYNC, SYNC, client, drive, each, entered, settle
 from tests.fidelity.openai_cases import CHAT, USER
@@ -161,6 +162,24 @@ def test_cookies_have_their_names_and_no_values(library: Any, store: Path) -> No
     assert after.json() == {"cookies sent": False}
     kept = b"".join(file.read_bytes() for file in store.rglob("*") if file.is_file())
     assert (b"__cf_bm=REDACTED" in kept, b"secret-of-the-session" in kept) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("received", "kept"),
+    [
+        ("id=secret; path=/", "id=REDACTED; path=/"),
+        ("id=secret", "id=REDACTED"),
+        ("id=", "id=REDACTED"),
+        ('id="se;cret"; Secure', "id=REDACTED; Secure"),
+        ("two words=secret; path=/", "two words=REDACTED; path=/"),
+        ("id=se=cret==; path=/", "id=REDACTED; path=/"),
+        ("secret; path=/", "REDACTED; path=/"),  # without a name: all of it is the value
+        ("=secret; path=/", "=REDACTED; path=/"),
+        ("", "REDACTED"),
+    ],
+)
+def test_no_value_of_a_cookie_is_kept(received: str, kept: str) -> None:
+    assert redaction.response_headers([("Set-Cookie", received)]) == [("Set-Cookie", kept)]
 
 
 HARMLESS = {
