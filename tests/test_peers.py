@@ -37,7 +37,7 @@ KINDS = [(sdk, mode) for sdk in ("openai", "anthropic") for mode in (SYNC, ASYNC
 kinds = pytest.mark.parametrize(("sdk", "mode"), KINDS)
 modes = pytest.mark.parametrize("mode", [SYNC, ASYNC])
 
-WEATHER: Any = openai_cases.TOOL, anthropic_cases.TOOL
+WEATHER: dict[str, Any] = {"openai": openai_cases.TOOL, "anthropic": anthropic_cases.TOOL}
 
 
 def said(sdk: str, text: str, **options: Any) -> dict[str, Any]:
@@ -60,7 +60,6 @@ def same(program: Program, sdk: str, mode: str, store: Path, **options: Any) -> 
     with Provider() as provider:
         with escapement.init(storage_dir=store) as trace:
             live = drive(mode, run(provider.base_url))
-        requests = provider.count
         assert differences(live, drive(mode, run(provider.base_url))) != []
         requests = provider.count
     with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store) as replay:
@@ -79,7 +78,7 @@ def test_streams_on_replay(sdk: str, mode: str, store: Path) -> None:
     async def program(made: Any) -> Any:
         create = calls(made).create
         text = await settle(create(**said(sdk, "text"), stream=True))
-        tools = await settle(create(**said(sdk, "tools", tools=[WEATHER[sdk == "anthropic"]]), stream=True))
+        tools = await settle(create(**said(sdk, "tools", tools=[WEATHER[sdk]]), stream=True))
         broken = await settle(create(**said(sdk, "broken", model="drop-midstream"), stream=True))
         return [type(text), await drained(text), await drained(tools), await drained(broken)]
 
@@ -373,13 +372,15 @@ def test_bodies_that_are_new_every_time(store: Path) -> None:
         file = made.files.create(file=("a.txt", b"\r\n--x"), purpose="user_data")
         heard = made.audio.transcriptions.create(file=("a.mp3", b"\xff\xfb"), model="whisper-1")
         first = made.chat.completions.create(
-            **said("openai", "weather?", tools=[WEATHER[0]], extra_headers={"idempotency-key": str(uuid.uuid4())})
+            **said(
+                "openai", "weather?", tools=[WEATHER["openai"]], extra_headers={"idempotency-key": str(uuid.uuid4())}
+            )
         )
         results = [
             {"role": "tool", "tool_call_id": call.id, "content": "rain"} for call in first.choices[0].message.tool_calls
         ]
         turns = [{"role": "user", "content": "weather?"}, first.choices[0].message.to_dict(), *results]
-        second = made.chat.completions.create(**said("openai", "", messages=turns, tools=[WEATHER[0]]))
+        second = made.chat.completions.create(**said("openai", "", messages=turns, tools=[WEATHER["openai"]]))
         return [file, heard, first, second]
 
     same(program, "openai", SYNC, store)

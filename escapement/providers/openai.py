@@ -268,7 +268,7 @@ OPERATIONS = {
     "chat/completions": _CHAT,
     "completions": replace(_CHAT, name="text_completion"),
     "responses": _RESPONSES,
-    # What it used has been counted where it was made.
+    # What it used is not counted here: that is said again whenever somebody looks.
     "responses/{id}": Operation("responses", "openai", gather=_gather_responses, said=_responses_said, marks=()),
     "responses/input_tokens": Operation("count_tokens", "openai", request, asked=_responses_asked),
     "embeddings": Operation("embeddings", "openai", request, _chat_answer, asked=_input_asked, said=_embeddings_said),

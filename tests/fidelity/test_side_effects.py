@@ -21,10 +21,10 @@ from tests.fidelity.openai_cases import CHAT, USER
 from tests.fidelity.snapshot import differences, snapshot
 from tests.provider import Provider
 
-Kept = Callable[[Any], Any]
+Effect = Callable[[Any], Any]
 
 
-def create(made: Any) -> Any:
+def calls(made: Any) -> Any:
     """What makes calls of this client: its plain method, its raw one, its streaming one."""
     return made.chat.completions if isinstance(made, (openai.OpenAI, openai.AsyncOpenAI)) else made.messages
 
@@ -34,32 +34,32 @@ def asked(made: Any, **options: Any) -> Any:
 
 
 async def whole(made: Any) -> Any:
-    raw = await settle(create(made).with_raw_response.create(**asked(made)))
+    raw = await settle(calls(made).with_raw_response.create(**asked(made)))
     return [raw.http_response, await settle(raw.parse()), raw]
 
 
 async def streamed(made: Any) -> Any:
     """The response of a stream, when it has been read."""
-    stream = await settle(create(made).create(**asked(made, stream=True)))
+    stream = await settle(calls(made).create(**asked(made, stream=True)))
     events = [event async for event in each(stream)]
     return [stream.response, events[-1], stream]
 
 
 async def streamed_by_hand(made: Any) -> Any:
-    async with entered(create(made).with_streaming_response.create(**asked(made))) as response:
+    async with entered(calls(made).with_streaming_response.create(**asked(made))) as response:
         return [response.http_response, await settle(response.parse()), response]
 
 
 async def refused(made: Any) -> Any:
     try:
-        await settle(create(made).create(**asked(made.with_options(max_retries=0), model="error-429")))
+        await settle(calls(made).create(**asked(made.with_options(max_retries=0), model="error-429")))
     except (openai.APIStatusError, anthropic.APIStatusError) as error:
         return [error.response, error, error]
     raise AssertionError("it was not refused")
 
 
 async def tried_again(made: Any) -> Any:
-    raw = await settle(create(made).with_raw_response.create(**asked(made, model="flaky-429")))
+    raw = await settle(calls(made).with_raw_response.create(**asked(made, model="flaky-429")))
     return [raw.http_response, await settle(raw.parse()), raw]
 
 
@@ -81,7 +81,7 @@ def cookies(response: Any) -> Any:
     return [(one.name, one.path, one.domain, one.secure, one.expires, one._rest, bool(one.value)) for one in jar]
 
 
-EFFECTS: dict[str, Kept] = {
+EFFECTS: dict[str, Effect] = {
     "_request_id": lambda got: getattr(got[1], "_request_id", None),
     "request_id": lambda got: getattr(got[2], "request_id", None),
     "http_response": lambda got: [type(got[0]), got[0].status_code, got[0].reason_phrase, got[0].http_version],
