@@ -9,7 +9,7 @@ import anthropic
 import openai
 
 from tests.fidelity.anthropic_cases import ASK, anthropic_case
-from tests.fidelity.cases import drained, entered, http_library, is_async, settle
+from tests.fidelity.cases import ASYNC, drained, entered, http_library, is_async, lacks_aiohttp, settle
 from tests.fidelity.openai_cases import CHAT, TALK, USER, WORDS, counted, lacks_other_httpx, openai_case
 from tests.fidelity.openai_surface_cases import SOUND
 
@@ -177,6 +177,17 @@ async def several_clients(client: Any) -> Any:
                 told += [response, response.parse()]
             told.append(await settle(three.messages.create(**ASK)))
         return [told, notes]
+
+
+@openai_case(modes=(ASYNC,), needs=lacks_aiohttp)
+async def aiohttp_with_forms_and_sound(client: Any) -> Any:
+    async with client.with_options(http_client=openai.DefaultAioHttpClient()) as made:
+        heard = await made.audio.transcriptions.create(file=SOUND, model="flaky-429")
+        file = await made.files.create(file=("a.bin", b"\x00\xff\r\n"), purpose="user_data")
+        content = await made.files.content(file.id)
+        asked: Any = {"model": "tts-1", "voice": "alloy", "input": "Hello"}
+        async with made.audio.speech.with_streaming_response.create(**asked) as response:
+            return [heard, file, content, await drained(response.iter_bytes()), response]
 
 
 @openai_case()
