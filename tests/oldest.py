@@ -32,6 +32,7 @@ SUITES = (
     "tests/fidelity",
     "tests/test_cli.py",
     "tests/test_loops.py",
+    "tests/test_peers.py",
     "tests/test_provider.py",
     "tests/test_replay.py",
     "tests/test_spans.py",
@@ -49,9 +50,8 @@ def main() -> int:
             print(f"making {folder.name}", file=sys.stderr)
             venv.create(folder, with_pip=True, clear=True)
             pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-            subprocess.run(
-                [*pip, "-e", str(ROOT), *pair, "pytest", "hypothesis", "httpx2", "httpx", "pydantic"], check=True
-            )
+            beside = ("pytest", "hypothesis", "httpx2", "httpx", "pydantic", "boto3", "google-auth")
+            subprocess.run([*pip, "-e", str(ROOT), *pair, *beside], check=True)
             (folder / "ready").touch()
         print(f"== {' '.join(pair)}", flush=True)
         failed |= subprocess.run([str(python), "-m", "pytest", *SUITES], cwd=ROOT, check=False).returncode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
@@ -133,3 +134,26 @@ def test_asking_many_times_at_once_is_no_loop(provider: Provider, store: Path) -
     with pytest.raises(escapement.LoopDetectedError), escapement.init(max_identical_calls=4):
         for _ in range(4):
             asyncio.run(best_of(3))
+
+
+def test_polling_a_job_is_no_loop(client: openai.OpenAI, claude: anthropic.Anthropic, provider: Provider) -> None:
+    """What only reads does not count, however often; what asks for work does."""
+
+    def program() -> list[str]:
+        job = client.responses.create(model="gpt-4o", input="Take your time", background=True)
+        told = [str(client.responses.retrieve(job.id).status) for _ in range(14)]
+        asked: Any = {"model": "claude", "max_tokens": 5, "messages": [{"role": "user", "content": "Hello"}]}
+        batch = claude.messages.batches.create(requests=[{"custom_id": "one", "params": asked}])
+        return told + [claude.messages.batches.retrieve(batch.id).processing_status for _ in range(14)]
+
+    with escapement.init(max_identical_calls=3) as trace:
+        live = program()
+    assert (trace.status, trace.steps, provider.count) == ("completed", 30, 30)
+    assert live[:14] == ["queued", *["in_progress"] * 11, "completed", "completed"]
+    assert live[14:] == [*["in_progress"] * 11, "ended", "ended", "ended"]
+    with escapement.replay(trace.trace_id, strict_replay=True, max_identical_calls=3) as replayed:
+        assert program() == live
+    assert (replayed.hits, provider.count) == (30, 30)
+    with pytest.raises(escapement.LoopDetectedError), escapement.init(max_identical_calls=3):
+        for _ in range(3):
+            client.responses.create(model="gpt-4o", input="Take your time", background=True)

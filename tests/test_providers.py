@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,17 @@ def test_mistral_thinks_in_the_content() -> None:
     assert (said, said[0].thought) == ([Message("assistant", "Hi")], "Hm")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_openrouter_says_what_a_call_cost(stream: bool, provider: Provider, store: Path) -> None:
+    body = {"model": "a/b", "messages": USER, "usage": {"include": True}, "stream": stream}
+    with escapement.init(storage_dir=store) as trace, httpx.Client() as client:
+        text = client.post(f"{provider.base_url}/api/v1/chat/completions", json=body).text
+    (step,) = SpanStore(store).load(trace.trace_id).steps
+    said = re.search(r'"cost": ?([^,}]+)', text)
+    assert said is not None
+    assert step.attributes["escapement.usage.cost"] == float(said[1]) > 0
+
+
 OTHERS = {
     "embeddings of Gemini": (
         "/v1beta/models/e:batchEmbedContents",
@@ -268,6 +280,27 @@ OTHERS = {
         {"data": [{}, {}]},
         [Message("user", "clocks")],
         [Message("output", "[2 results]")],
+    ),
+    "a response that is fetched": (
+        "/v1/responses/resp_1",
+        {"model": "any"},
+        {"status": "completed", "output": [{"role": "assistant", "content": "Yes"}], "usage": {"output_tokens": 5}},
+        [],
+        [Message("assistant", "Yes")],
+    ),
+    "tokens of a response": (
+        "/v1/responses/input_tokens",
+        {"model": "gpt-4o", "input": "Hello"},
+        {"input_tokens": 3},
+        [Message("user", "Hello")],
+        [],
+    ),
+    "Claude on Vertex": (
+        "/v1/projects/p/locations/l/publishers/anthropic/models/claude-any:streamRawPredict",
+        {"messages": USER},
+        {"content": [{"type": "text", "text": "Yes"}]},
+        [Message("user", "Rain?")],
+        [Message("assistant", "Yes")],
     ),
     "OCR": (
         "/v1/ocr",
@@ -332,6 +365,9 @@ def test_a_path_that_names_the_model() -> None:
             *same,
             "/v1/projects/p/locations/l/endpoints/7:predict",
             "/openai/deployments/my%20gpt/chat/completions",
+            "/v1/projects/p/locations/l/publishers/anthropic/models/c:rawPredict",
+            "/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict",
+            "/v1/messages/batches/b/results",
             "/v1beta/models/g:operate",
             "/v1beta/models/g",
         )
@@ -340,6 +376,9 @@ def test_a_path_that_names_the_model() -> None:
         **dict.fromkeys(same, ("generate_content", "g")),
         "/v1/projects/p/locations/l/endpoints/7:predict": ("predict", "7"),
         "/openai/deployments/my%20gpt/chat/completions": ("chat", "my gpt"),
+        "/v1/projects/p/locations/l/publishers/anthropic/models/c:rawPredict": ("chat", "c"),
+        "/v1/projects/p/locations/l/publishers/anthropic/models/count-tokens:rawPredict": ("count_tokens", ""),
+        "/v1/messages/batches/b/results": ("batches", ""),
         "/v1beta/models/g:operate": None,
         "/v1beta/models/g": None,
     }

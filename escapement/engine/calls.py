@@ -260,6 +260,7 @@ class Exchange:
         """The decoded body of a stream, and the offsets at which its chunks end."""
         pieces = self._pieces
         if self._decode is not None:
+            self._wire_size = sum(map(len, pieces))
             try:
                 pieces = self._decode(pieces)
             except Exception:  # a stream cut in the middle of a compressed block: keep what it was

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def only_reads(method: str) -> bool:
+    """Whether a request just looks (RFC 9110's safe methods): a job is polled until it is done, and that is no loop."""
+    return method in ("GET", "HEAD", "OPTIONS")
+
+
 class IdenticalCalls:
     """Trips when one request is made for the `limit`-th time.
 
-    Retries inside a call do not count, and requests that are made while the same one is under way count as one: asking
-    ten times at once and taking the best answer is no loop.
+    Requests that only read are not shown to it. Retries inside a call do not count, and requests that are made while
+    the same one is under way count as one: asking ten times at once and taking the best answer is no loop.
     """
 
     def __init__(self, limit: int) -> None:

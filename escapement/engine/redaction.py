@@ -25,15 +25,16 @@ _DROPPED_OF_RESPONSE = re.compile(
 _KEPT_OF_RESPONSE = re.compile(
     r"content-.*|transfer-encoding|connection|keep-alive|date|age|etag|expires|last-modified|location|server"
     r"|server-timing|vary|via|num_(?:chars|tokens)|request-id|retry-after.*|cache-control|strict-transport-security"
-    r"|alt-svc|link|nel|report-to|allow|(?:anthropic|openai|cf|x|ms|apim|azureml|helicone|litellm|llm|fireworks|cohere"
-    r"|groq|mistral|together|ratelimit)-.*"
+    r"|alt-svc|link|nel|report-to|allow|accept-ranges|access-control-.*|cross-origin-.*|deprecation|permissions-policy"
+    r"|pragma|priority|referrer-policy|sunset|timing-allow-origin|traceresponse|warning|ratelimit"
+    r"|(?:anthropic|openai|cf|x|ms|apim|azureml|helicone|litellm|llm|fireworks|cohere|groq|mistral|together|ratelimit)-.*"
 )
 # Headers whose values are the provider's own and of every answer: they need no search.
 _PLAIN = re.compile(
     r"content-(?:type|length|encoding)|transfer-encoding|connection|date|server|vary|via|age|etag|alt-svc|cache-control"
     r"|strict-transport-security|request-id|x-request-id|retry-after.*|cf-.*|openai-.*|(?:x|anthropic)-ratelimit-.*"
 )
-_COOKIE_VALUE = re.compile(r"^([^=;\s]+)=[^;]*")
+_COOKIE_VALUE = re.compile(r'^([^=;]*=)?(?:\s*"[^"]*")?[^;]*')
 _SECRET_QUERY = re.compile(
     r"(?i)^(?:(?:(?:api|access|app|auth|client|refresh|security|session|subscription)[-_]?)?(?:key|token|secret)"
     r"|sig(?:nature)?|code|password|x-(?:amz|goog)-.*)$"
@@ -133,7 +134,7 @@ def _treatment(key: str) -> Callable[[str], str] | None:
 
 
 def _cookie(value: str) -> str:
-    return _COOKIE_VALUE.sub(r"\1=REDACTED", value)
+    return _COOKIE_VALUE.sub(r"\1REDACTED", value, count=1)
 
 
 @lru_cache(maxsize=1024)

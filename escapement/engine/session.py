@@ -25,7 +25,7 @@ from escapement.engine import divergence, endings, frames, redaction, spans, usa
 from escapement.engine.calls import Call, Exchange, request_span
 from escapement.engine.family import Family, Membership
 from escapement.engine.fingerprint import exact, fingerprint
-from escapement.engine.guards import IdenticalCalls
+from escapement.engine.guards import IdenticalCalls, only_reads
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
 from escapement.engine.recording import Recording, served_record, warn
@@ -145,7 +145,7 @@ class Session:
             if print_ is None:
                 print_, body = fingerprint(request, self._splitter, lane)
             row = self._matcher.take(lane, print_) if self._matcher is not None else None
-            if self._guard is not None:
+            if self._guard is not None and not only_reads(request.method):
                 repeated = self._guard.see(print_, step, self._is_beside(print_, row))
                 if repeated is not None:
                     raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))

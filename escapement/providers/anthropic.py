@@ -130,7 +130,18 @@ _CHAT = Operation(
     split=answers.split,
 )
 
+_COUNT_TOKENS = Operation("count_tokens", "anthropic", _request, asked=_asked)
+_BATCHES = Operation("batches", "anthropic", marks=())
+
 OPERATIONS = {
     "messages": _CHAT,
-    "messages/count_tokens": Operation("count_tokens", "anthropic", _request, asked=_asked),
+    "messages/count_tokens": _COUNT_TOKENS,
+    "messages/batches": _BATCHES,
+    "messages/batches/{id}": _BATCHES,
+    "messages/batches/{id}/cancel": _BATCHES,
+    "messages/batches/{id}/results": _BATCHES,
+    # On Vertex.
+    "models/{model}:rawPredict": _CHAT,
+    "models/{model}:streamRawPredict": _CHAT,
+    "models/count-tokens:rawPredict": _COUNT_TOKENS,
 }

@@ -53,11 +53,13 @@ def usage(counts: Any) -> Attributes:
         return {}
     asked = counts.get("prompt_tokens_details") or counts.get("input_tokens_details") or {}
     said = counts.get("completion_tokens_details") or counts.get("output_tokens_details") or {}
+    cost = counts.get("cost")  # OpenRouter says it
     return {
         semconv.USAGE_INPUT_TOKENS: counts.get("prompt_tokens", counts.get("input_tokens")),
         semconv.USAGE_OUTPUT_TOKENS: counts.get("completion_tokens", counts.get("output_tokens")),
         semconv.USAGE_CACHE_READ: asked.get("cached_tokens"),
         semconv.USAGE_REASONING: said.get("reasoning_tokens"),
+        semconv.USAGE_COST: cost if isinstance(cost, int | float) else None,
     }
 
 
@@ -286,6 +288,9 @@ OPERATIONS = {
     "chat/completions": _CHAT,
     "completions": replace(_CHAT, name="text_completion"),
     "responses": _RESPONSES,
+    # What it used is not counted here: that is said again whenever somebody looks.
+    "responses/{id}": Operation("responses", "openai", gather=_gather_responses, said=_responses_said, marks=()),
+    "responses/input_tokens": Operation("count_tokens", "openai", request, asked=_responses_asked),
     "embeddings": Operation("embeddings", "openai", request, _chat_answer, asked=_input_asked, said=_embeddings_said),
     "images/generations": _IMAGES,
     "images/edits": replace(_IMAGES, name="image_edit"),

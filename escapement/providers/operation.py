@@ -79,7 +79,8 @@ class Operation:
     `request` and `answer` read attributes out of a body, `gather` puts the events of a stream together into what the
     answer would have been without streaming, `asked` and `said` give the messages of a request and an answer. `model`
     is the model where the path names it. `marks` are what a body has one of where the path does not: a request to a
-    well-known path that has none of them is not one of a model API.
+    well-known path that has none of them is not one of a model API; without marks it has to come from an SDK that says
+    who it is.
 
     `rewrite` and `split` write answers that somebody edited: a document that says another message, and the events of
     a document as a stream like the one that was recorded. Where there is no `rewrite`, an answer can only be edited

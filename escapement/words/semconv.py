@@ -93,6 +93,8 @@ RESPONSE_ENCODED: Final = "escapement.response.encoded"
 """The chunks of a compressed body as they were received, in base64 with a dot between them: for programs that undo the
 compression themselves."""
 RESPONSE_HASH: Final = "escapement.response.hash"
+USAGE_COST: Final = "escapement.usage.cost"
+"""US dollars that a call cost, where the answer says it."""
 EDITED: Final = "escapement.response.edited"
 """Whether somebody edited the answer. What it says of tokens is then about the answer that was recorded."""
 SERVED_FROM: Final = "escapement.served_from"

@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -101,6 +102,8 @@ class Served:
         self._step = step
         self._pace = pace
         self._exception = exception
+        self.reader: Callable[[], Any] = lambda: None
+        """Gives the response that is read from here."""
 
     def __iter__(self) -> Iterator[bytes]:
         for at, chunk in self._chunks():
@@ -134,7 +137,9 @@ class Served:
 
     def _end(self) -> None:
         """End as the recorded stream did, or say that nobody knows how it went on."""
-        response = self._response
+        response, reader = self._response, self.reader()
+        if reader is not None:
+            reader._num_bytes_downloaded = response.wire_size  # it has counted what is kept, which is decoded
         if response.failure is not None:
             raise self._exception(response.failure)
         if response.ending not in ("end", "failed") and not is_finished(response.body):
@@ -223,7 +228,9 @@ def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call:
         response._content = answer.body
         response._num_bytes_downloaded = answer.wire_size
         response.is_stream_consumed = response.is_closed = True
-    elif "content-encoding" in response.headers:
+        return response
+    response.stream.reader = weakref.ref(response)
+    if "content-encoding" in response.headers:
         # The body is kept decoded. The header stays, and decoding is left out.
         response._decoder = library.Response(200)._get_content_decoder()
     return response
@@ -320,6 +327,13 @@ def _decoder(library: ModuleType, response: Any) -> Decode | None:
                 yield from pieces
 
         copy = library.Response(200, headers={"content-encoding": encoding}, stream=Pieces())
-        return list(copy.iter_bytes())
+        decoded: list[bytes] = []
+        try:
+            decoded.extend(copy.iter_bytes())
+        except library.DecodingError:
+            if not decoded:
+                raise
+            # Some codings (zstd) refuse a stream that was cut off, after all that can be had of it.
+        return decoded
 
     return decode

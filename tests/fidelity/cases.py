@@ -7,6 +7,7 @@ event loop, and what it does is what a sync program does.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -100,6 +101,15 @@ def lacks_aiohttp(sdk: str) -> str:
     except RuntimeError as error:
         return str(error)
     return ""
+
+
+def lacks(package: str) -> str:
+    """Why a case that needs this package cannot be run here; empty where it can."""
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # the package that it is in
+        found = None
+    return "" if found else f"{package} is not installed"
 
 
 def drive(mode: str, program: Coroutine[Any, Any, _Result]) -> _Result:

@@ -309,46 +309,46 @@ async def stream_error_of_helper(client: Any) -> Any:
 
 # -- responses -------------------------------------------------------------------------------------------------------
 
-ASK: Any = {"model": "gpt-4o", "input": "Hello"}
+TALK: Any = {"model": "gpt-4o", "input": "Hello"}
 
 
 @openai_case()
 async def responses_create(client: Any) -> Any:
-    return await settle(client.responses.create(**ASK, instructions="Be brief"))
+    return await settle(client.responses.create(**TALK, instructions="Be brief"))
 
 
 @openai_case()
 async def responses_raw(client: Any) -> Any:
-    response = await settle(client.responses.with_raw_response.create(**ASK))
+    response = await settle(client.responses.with_raw_response.create(**TALK))
     return [response, response.parse()]
 
 
 @openai_case()
 async def responses_stream(client: Any) -> Any:
-    return await drained(await settle(client.responses.create(**ASK, stream=True)))
+    return await drained(await settle(client.responses.create(**TALK, stream=True)))
 
 
 @openai_case()
 async def responses_stream_helper(client: Any) -> Any:
-    async with entered(client.responses.stream(**ASK)) as events:
+    async with entered(client.responses.stream(**TALK)) as events:
         return [await drained(events), await settle(events.get_final_response())]
 
 
 @openai_case()
 async def responses_stream_helper_with_format(client: Any) -> Any:
-    async with entered(client.responses.stream(**ASK, text_format=Place)) as events:
+    async with entered(client.responses.stream(**TALK, text_format=Place)) as events:
         return [await drained(events), await settle(events.get_final_response())]
 
 
 @openai_case()
 async def responses_stream_helper_with_tools(client: Any) -> Any:
-    async with entered(client.responses.stream(**ASK, tools=[FUNCTION])) as events:
+    async with entered(client.responses.stream(**TALK, tools=[FUNCTION])) as events:
         return [await drained(events), await settle(events.get_final_response())]
 
 
 @openai_case()
 async def responses_tools(client: Any) -> Any:
-    first = await settle(client.responses.create(**ASK, tools=[FUNCTION]))
+    first = await settle(client.responses.create(**TALK, tools=[FUNCTION]))
     told = [{"type": "function_call_output", "call_id": call.call_id, "output": "rain"} for call in first.output]
     then = {"model": "gpt-4o", "input": told, "previous_response_id": first.id, "tools": [FUNCTION]}
     return [first, await settle(client.responses.create(**then))]
@@ -356,7 +356,7 @@ async def responses_tools(client: Any) -> Any:
 
 @openai_case()
 async def responses_parse(client: Any) -> Any:
-    answer = await settle(client.responses.parse(**ASK, text_format=Place))
+    answer = await settle(client.responses.parse(**TALK, text_format=Place))
     return [answer, answer.output_parsed]
 
 

@@ -1,7 +1,8 @@
 """Any result of an SDK as plain data, so that two of them can be compared to the last detail.
 
 A snapshot is made of dicts, lists, tuples and plain values, and the snapshot of a snapshot is itself. What is left out
-of one on purpose is said here, in `MASKED_REQUEST_HEADERS`, `_elapsed`, `_header` and `_causes`, and nowhere else.
+of one on purpose is said here, in `MASKED_REQUEST_HEADERS`, `_elapsed`, `_request`, `_header` and `_causes`, and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def snapshot(value: Any) -> Any:
         return _model(value)
     if hasattr(value, "http_response") and hasattr(value, "retries_taken"):
         return _raw_response(value)
+    if hasattr(value, "write_to_file") and hasattr(value, "response"):  # sound, or the content of a file
+        return {"type": named(type(value)), "response": _response(value.response)}
     match type(value).__name__:
         case "Response":
             return _response(value)
@@ -128,13 +131,21 @@ def _elapsed(response: Any) -> str:
 
 
 def _request(request: Any) -> Any:
-    headers = [pair for pair in _headers(request.headers) if pair[0].lower() not in MASKED_REQUEST_HEADERS]
+    masked = MASKED_REQUEST_HEADERS
+    if request.headers.get("authorization", "").startswith("AWS4-"):
+        masked |= {"authorization", "x-amz-date"}  # Amazon's signature of the moment
+    headers = [pair for pair in _headers(request.headers) if pair[0].lower() not in masked]
+    content = request.content if hasattr(request, "_content") else None  # a redirect's has not been read
+    kind, _, boundary = request.headers.get("content-type", "").partition("; boundary=")
+    if boundary and content is not None:  # new every time
+        headers = [(name, kind if name.lower() == "content-type" else value) for name, value in headers]
+        content = content.replace(boundary.encode(), b"boundary")
     return {
         "type": named(type(request)),
         "method": request.method,
         "url": str(request.url),
         "headers": headers,
-        "content": request.content if hasattr(request, "_content") else None,  # a redirect's has not been read
+        "content": content,
     }
 
 

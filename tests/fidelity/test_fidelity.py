@@ -10,8 +10,14 @@ import openai
 import pytest
 
 import escapement
-from tests.fidelity import anthropic_cases, openai_cases  # noqa: F401  # their cases
-from tests.fidelity.cases import ASYNC, CASES, SYNC, Case, client, drive, entered
+from tests.fidelity import (  # noqa: F401  # their cases
+    anthropic_cases,
+    anthropic_surface_cases,
+    client_cases,
+    openai_cases,
+    openai_surface_cases,
+)
+from tests.fidelity.cases import ASYNC, CASES, SYNC, Case, client, drive, entered, http_library
 from tests.fidelity.snapshot import differences, snapshot
 from tests.provider import Provider
 
@@ -27,7 +33,7 @@ async def outcome(case: Case, client: Any) -> Any:
     """What the program gets, be it an exception."""
     try:
         return snapshot(await case.program(client))
-    except AssertionError:
+    except (AssertionError, escapement.EscapementError):
         raise
     except Exception as error:  # which one it is, the snapshot says
         return snapshot(error)
@@ -50,16 +56,23 @@ async def replayed(case: Case, mode: str, url: str, store: Path, trace_id: str) 
         return replay, again
 
 
+FAILING = ("error", "dropped", "timeout", "refused")
+"""Words in the names of programs that end with an exception; a replay of others would repeat a mistake of the test."""
+
+
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by openai, of translations and variations
 @pytest.mark.parametrize(("case", "mode"), list(matrix()))
 def test_a_replay_is_the_recording(case: Case, mode: str, store: Path) -> None:
     with Provider() as provider:
         trace, live, other = drive(mode, recorded(case, mode, provider.base_url, store))
     requests = provider.count
+    failed = isinstance(live, dict) and "causes" in live
+    assert not failed or any(word in case.name for word in FAILING), live
     replay, again = drive(mode, replayed(case, mode, provider.base_url, store, trace.trace_id))
     assert differences(live, again) == []
     assert provider.count == requests
     assert (replay.hits, replay.misses, replay.calls) == (trace.steps, 0, 0)
-    assert trace.steps > 0
+    assert trace.steps > 0, live
     assert case.varies in (None, differences(live, other) != [])
 
 
@@ -147,7 +160,7 @@ def test_bytes_downloaded(model: str, stream: bool, store: Path) -> None:
 def test_an_answer_without_a_reason_phrase(status: int, store: Path) -> None:
     """As HTTP/2 has none; the HTTP client then gives the usual one."""
     with client("openai", SYNC, "http://127.0.0.1") as probe:
-        library = openai_cases.http_library(probe)
+        library = http_library(probe)
     answers = library.MockTransport(lambda request: library.Response(status, json={}))
 
     def program(transport: Any) -> str:
@@ -175,7 +188,7 @@ FAILURES = {
 def test_failures_that_are_made_of_more_than_a_message(name: str, store: Path) -> None:
     """What cannot be made again just so says what it was; it is never another failure, of the replay's own."""
     with client("openai", SYNC, "http://127.0.0.1") as probe:
-        library = openai_cases.http_library(probe)
+        library = http_library(probe)
     failure, wrapped = FAILURES[name]
 
     def fail(request: Any) -> Any:

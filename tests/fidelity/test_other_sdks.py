@@ -26,7 +26,7 @@ async def outcome(case: Case, mode: str, url: str) -> Any:
     async with opened(case.sdk, mode, url, **case.settings) as client:
         try:
             return snapshot(await case.program(client))
-        except (AssertionError, TypeError):
+        except (AssertionError, TypeError, escapement.EscapementError):
             raise
         except Exception as error:  # which one it is, the snapshot says
             return snapshot(error)

@@ -61,7 +61,7 @@ def messages(question: Question) -> Reply:
 
 def told(question: Question, message: Json) -> Reply:
     """The message in the form asked for."""
-    return _stream(message) if question.streaming else message
+    return [sse.event(event, event["type"]) for event in events(message)] if question.streaming else message
 
 
 def message(question: Question) -> Json:
@@ -129,7 +129,8 @@ def _schema(question: Question) -> Json | None:
     return schema
 
 
-def _stream(message: Json) -> list[bytes]:
+def events(message: Json) -> list[Json]:
+    """The message as the events of a stream."""
     usage = message["usage"]
     first = {**usage, "output_tokens": words.integer(1, 9)}
     begun = {**message, "content": [], "stop_reason": None, "usage": first}
@@ -143,8 +144,7 @@ def _stream(message: Json) -> list[bytes]:
     stop = {"stop_reason": message["stop_reason"], "stop_sequence": None}
     counts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
     told.append({"type": "message_delta", "delta": stop, "usage": {key: usage[key] for key in counts}})
-    told.append({"type": "message_stop"})
-    return [sse.event(event, event["type"]) for event in told]
+    return [*told, {"type": "message_stop"}]
 
 
 _EMPTY: dict[str, Json] = {

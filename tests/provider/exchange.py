@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
+from urllib.parse import parse_qs, unquote
 
 Json: TypeAlias = dict[str, Any]
-Reply: TypeAlias = Json | list[bytes] | bytes
-"""A plain JSON answer, the events of a stream, or sound."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """An answer that is no JSON: sound, the content of a file, a plain text. It comes in `pieces`, or in one."""
+
+    media_type: str
+    body: bytes = b""
+    pieces: tuple[bytes, ...] = ()
+
+
+Reply: TypeAlias = Json | list[bytes] | Blob
+"""A plain JSON answer, the events of a stream, or something else."""
+
+Form: TypeAlias = dict[str, list[tuple[str, bytes]]]
+"""The fields of a form: of each its values, with the name of the file where it is one."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +58,38 @@ class Question:
         return data if isinstance(data, dict) else {}
 
     @cached_property
+    def form(self) -> Form:
+        """The parts of a multipart body; empty for any other."""
+        kind = self.request.headers.get("content-type", "")
+        if not kind.startswith("multipart/"):
+            return {}
+        head = f"content-type: {kind}\r\n\r\n".encode()
+        form: Form = {}
+        for part in email.message_from_bytes(head + self.request.body, policy=email.policy.HTTP).iter_parts():
+            name = str(part.get_param("name", header="content-disposition"))
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            form.setdefault(name, []).append((part.get_filename() or "", content))
+        return form
+
+    def field(self, name: str, default: str = "") -> str:
+        """A value of the request, of its JSON, its form or its query."""
+        if name in self.data:
+            return str(self.data[name])
+        if name in self.form:
+            return self.form[name][0][1].decode()
+        return parse_qs(self.request.query).get(name, [default])[0]
+
+    @cached_property
     def model(self) -> str:
-        """The model asked for, which an Azure path names too."""
-        deployment = re.search(r"/deployments/([^/]+)/", self.request.path)
-        return str(self.data.get("model") or (deployment[1] if deployment else self.name))
+        """The model asked for, which the paths of Azure and of Bedrock name too."""
+        named = re.search(r"/(?:deployments|model)/([^/]+)/", self.request.path)
+        return self.field("model") or (unquote(named[1]) if named else self.name)
 
     @property
     def streaming(self) -> bool:
-        return self.data.get("stream") is True or "stream=true" in self.request.query or ":stream" in self.request.path
+        in_path = re.search(r":stream|-stream$", self.request.path) is not None
+        return in_path or self.field("stream").lower() == "true"
 
 
 @dataclass(frozen=True)

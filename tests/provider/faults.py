@@ -3,7 +3,7 @@
 error-STATUS            always that status
 flaky-STATUS[-TIMES]    that status once (or TIMES times) for each distinct request, then success
 drop, flaky-drop        the connection closes before any answer; always, or once
-drop-midstream          the connection closes half-way through the answer
+drop-midstream[-…]      the connection closes half-way through the answer
 stream-error            an error event half-way through the stream; a plain answer is unharmed
 slow                    the answer takes five seconds
 """
@@ -39,7 +39,9 @@ class Faults:
         raise Dropped if flaky[1] == "drop" else Refused(int(flaky[1]))
 
     def _met_before(self, question: Question) -> int:
-        key = (question.request.path, question.request.body)
+        # The boundary of a form is new at every attempt.
+        said = repr(question.form).encode() if question.form else question.request.body
+        key = (question.request.path, said)
         with self._lock:
             self._met[key] += 1
             return self._met[key] - 1
@@ -49,7 +51,7 @@ def spoiled(answer: Answer, question: Question, dialect: Dialect) -> Answer:
     """The good answer, made as bad as the model name asks."""
     if question.model == "slow":
         return replace(answer, delay=answer.delay + SLOW)
-    if question.model == "drop-midstream":
+    if question.model.startswith("drop-midstream"):
         return replace(answer, cut=True)
     if question.model == "stream-error" and answer.events is not None:
         return replace(answer, events=[*_first_half(answer.events), dialect.interruption()])

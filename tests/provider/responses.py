@@ -174,3 +174,7 @@ def _call_parts(item: Json) -> Iterator[Json]:
         "arguments": item["arguments"],
         "name": item["name"],
     }
+
+
+def input_tokens(question: Question) -> Json:
+    return {"object": "response.input_tokens", "input_tokens": words.integer(1, 9999)}

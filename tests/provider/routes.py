@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from . import anthropic, chat, cohere, completions, gemini, media, mistral, ollama, openai, responses, words
-from .exchange import Answer, Dialect, Json, Question, ReceivedRequest, Refused, Reply
+from . import (
+    anthropic,
+    bedrock,
+    chat,
+    cohere,
+    completions,
+    gemini,
+    media,
+    mistral,
+    ollama,
+    openai,
+    openrouter,
+    responses,
+    words,
+)
+from .anthropic_files import AnthropicFiles
+from .conversations import Conversations
+from .encoding import chosen, encoded
+from .exchange import Answer, Blob, Dialect, Json, Question, ReceivedRequest, Refused, Reply
 from .faults import Faults, spoiled
+from .files import Files
 from .threads import Threads
+from .vector_stores import VectorStores
 
 
 @dataclass(frozen=True)
@@ -35,12 +53,16 @@ class Routes:
     def __init__(self, latency: float) -> None:
         self._latency = latency
         self._faults = Faults()
+        # The more particular a path, the earlier it stands: the first that fits is taken.
         self._routes = (
+            *_kept_by_anthropic(AnthropicFiles()),
+            *_kept_by_openai(Files(), VectorStores()),
+            *_talks(Conversations()),
+            _Route("POST", "/api/v1/chat/completions", openrouter.DIALECT, openrouter.answer),
+            _Route("GET", "/api/v1/generation", openrouter.DIALECT, openrouter.generation),
             _Route("POST", "/chat/completions", openai.DIALECT, chat.answer),
             _Route("POST", "/(?:fim|agents)/completions", openai.DIALECT, chat.answer),
             _Route("POST", "/completions", openai.DIALECT, completions.answer),
-            _Route("POST", "/responses", responses.DIALECT, responses.answer),
-            _Route("GET", "/responses/([^/]+)", responses.DIALECT, responses.stored),
             _Route("POST", "/embeddings", openai.DIALECT, openai.embeddings),
             _Route("POST", "/moderations", openai.DIALECT, openai.moderations),
             _Route("POST", "/messages", anthropic.DIALECT, Threads().messages),
@@ -48,7 +70,9 @@ class Routes:
             _Route("POST", "/images/(?:generations|edits|variations)", openai.DIALECT, media.images),
             _Route("POST", "/audio/speech", openai.DIALECT, media.speech),
             _Route("POST", "/audio/(?:transcriptions|translations)", openai.DIALECT, media.transcription),
-            _Route("POST", "/files", openai.DIALECT, media.file),
+            _Route("POST", "/model/([^/]+)/invoke(?:-with-response-stream)?", bedrock.DIALECT, bedrock.messages),
+            _Route("POST", "/models/count-tokens:rawPredict", anthropic.DIALECT, anthropic.count_tokens),
+            _Route("POST", "/models/([^/]+):(?:r|streamR)awPredict", anthropic.DIALECT, anthropic.messages),
             _Route("POST", "/models/([^/]+):(?:g|streamG)enerateContent", gemini.DIALECT, gemini.answer),
             _Route("POST", "/models/([^/]+):embedContent", gemini.DIALECT, gemini.embed),
             _Route("POST", "/models/([^/]+):batchEmbedContents", gemini.DIALECT, gemini.batch_embed),
@@ -77,7 +101,7 @@ class Routes:
         for route in self._routes:
             match = re.search(route.tail + "/?$", request.path)
             if match and route.takes(request):
-                question = Question(request, unquote(match[1] or "") if match.groups() else "")
+                question = Question(request, unquote(match.groups("")[-1]) if match.groups() else "")
                 try:
                     return self._answer(route, question)
                 except Refused as refused:
@@ -91,17 +115,13 @@ class Routes:
         if isinstance(reply, list):
             headers |= {"content-type": route.dialect.media_type, "cache-control": "no-cache"}
             answer = Answer(headers=headers, events=reply, delay=self._latency)
-        elif isinstance(reply, bytes):
-            headers |= {"content-type": "audio/mpeg"}
-            answer = Answer(headers=headers, body=reply, delay=self._latency)
+        elif isinstance(reply, Blob):
+            headers |= {"content-type": reply.media_type}
+            answer = Answer(headers=headers, body=reply.body, events=list(reply.pieces) or None, delay=self._latency)
         else:
             headers |= {"content-type": "application/json"}
-            body = _encoded(reply)
-            if "gzip" in question.model and "gzip" in question.request.headers.get("accept-encoding", ""):
-                headers["content-encoding"] = "gzip"
-                body = gzip.compress(body)
-            answer = Answer(headers=headers, body=body, delay=self._latency)
-        return spoiled(answer, question, route.dialect)
+            answer = Answer(headers=headers, body=_encoded(reply), delay=self._latency)
+        return encoded(spoiled(answer, question, route.dialect), chosen(question))
 
     def _failure(self, dialect: Dialect, refused: Refused) -> Answer:
         again = refused.status == 429 or refused.status >= 500
@@ -113,6 +133,77 @@ class Routes:
             headers["retry-after-ms"] = "10"
         body = _encoded(dialect.failure(refused.status, refused.code))
         return Answer(refused.status, headers, body, delay=self._latency)
+
+
+def _kept_by_openai(files: Files, stores: VectorStores) -> Iterator[_Route]:
+    for method, tail, reply in (
+        ("POST", "/vector_stores", stores.create),
+        ("GET", "/vector_stores", stores.list),
+        ("GET", "/vector_stores/([^/]+)", stores.retrieve),
+        ("POST", "/vector_stores/([^/]+)", stores.update),
+        ("DELETE", "/vector_stores/([^/]+)", stores.delete),
+        ("POST", "/vector_stores/([^/]+)/search", stores.search),
+        ("POST", "/vector_stores/([^/]+)/files", stores.add),
+        ("GET", "/vector_stores/([^/]+)/files", stores.files),
+        ("GET", "/vector_stores/[^/]+/files/([^/]+)", stores.file),
+        ("DELETE", "/vector_stores/[^/]+/files/([^/]+)", stores.remove),
+        ("GET", "/vector_stores/[^/]+/files/([^/]+)/content", stores.content),
+        ("POST", "/vector_stores/([^/]+)/file_batches", stores.batch),
+        ("GET", "/vector_stores/[^/]+/file_batches/([^/]+)", stores.polled_batch),
+        ("POST", "/uploads", files.upload),
+        ("POST", "/uploads/([^/]+)/parts", files.part),
+        ("POST", "/uploads/([^/]+)/complete", files.complete),
+        ("POST", "/uploads/([^/]+)/cancel", files.cancel_upload),
+        ("POST", "/batches", files.batch),
+        ("GET", "/batches", files.batches),
+        ("GET", "/batches/([^/]+)", files.polled_batch),
+        ("POST", "/batches/([^/]+)/cancel", files.cancel_batch),
+        ("POST", "/files", files.create),
+        ("GET", "/files", files.list),
+        ("GET", "/files/([^/]+)", files.retrieve),
+        ("GET", "/files/([^/]+)/content", files.content),
+        ("DELETE", "/files/([^/]+)", files.delete),
+    ):
+        yield _Route(method, tail, openai.DIALECT, reply)
+
+
+def _talks(talks: Conversations) -> Iterator[_Route]:
+    for method, tail, reply in (
+        ("POST", "/responses", talks.respond),
+        ("POST", "/responses/input_tokens", responses.input_tokens),
+        ("GET", "/responses/([^/]+)", talks.response),
+        ("DELETE", "/responses/([^/]+)", talks.forget),
+        ("POST", "/responses/([^/]+)/cancel", talks.cancel),
+        ("GET", "/responses/([^/]+)/input_items", talks.input_items),
+        ("POST", "/conversations", talks.create),
+        ("GET", "/conversations/([^/]+)", talks.retrieve),
+        ("POST", "/conversations/([^/]+)", talks.update),
+        ("DELETE", "/conversations/([^/]+)", talks.delete),
+        ("POST", "/conversations/([^/]+)/items", talks.add_items),
+        ("GET", "/conversations/([^/]+)/items", talks.items),
+        ("GET", "/conversations/[^/]+/items/([^/]+)", talks.item),
+        ("DELETE", "/conversations/[^/]+/items/([^/]+)", talks.delete_item),
+    ):
+        # Mistral has conversations on the same path.
+        header = "x-stainless-lang" if tail.startswith("/conversations") else ""
+        yield _Route(method, tail, responses.DIALECT, reply, header)
+
+
+def _kept_by_anthropic(files: AnthropicFiles) -> Iterator[_Route]:
+    for method, tail, reply in (
+        ("POST", "/messages/batches", files.batch),
+        ("GET", "/messages/batches", files.batches),
+        ("GET", "/messages/batches/([^/]+)", files.polled_batch),
+        ("DELETE", "/messages/batches/([^/]+)", files.delete_batch),
+        ("GET", "/messages/batches/([^/]+)/results", files.results),
+        ("POST", "/messages/batches/([^/]+)/cancel", files.cancel_batch),
+        ("POST", "/files", files.upload),
+        ("GET", "/files", files.list),
+        ("GET", "/files/([^/]+)", files.metadata),
+        ("GET", "/files/([^/]+)/content", files.download),
+        ("DELETE", "/files/([^/]+)", files.delete),
+    ):
+        yield _Route(method, tail, anthropic.DIALECT, reply, header="anthropic-version")
 
 
 def _encoded(data: Json) -> bytes:

@@ -28,6 +28,7 @@ class Server(ThreadingHTTPServer):
         self.chunk_delay = chunk_delay
         self.routes = Routes(latency)
         self.requests: list[ReceivedRequest] = []
+        self.failures: list[BaseException | None] = []
         self.count = 0
         self.stopping = threading.Event()
         self._connections: set[Any] = set()
@@ -59,7 +60,9 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         # Clients close connections early all the time, some as soon as they have read `[DONE]`.
-        if not isinstance(sys.exception(), ConnectionError):
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            self.failures.append(error)
             super().handle_error(request, client_address)
 
     def stop(self) -> None:
@@ -177,3 +180,5 @@ class Provider:
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
+        # A client only sees that the connection broke, which a replay would repeat faithfully.
+        assert self._server.failures == [], f"the provider itself failed: {self._server.failures}"

@@ -21,7 +21,7 @@ def event(data: dict[str, Any], name: str | None = None) -> bytes:
 def chunks(events: Iterable[bytes]) -> Iterator[bytes]:
     """The events as the network hands them over: now and then one is cut, even inside a character."""
     for whole in events:
-        if words.chance(0.1):
+        if len(whole) > 1 and words.chance(0.1):
             middle = words.integer(1, len(whole) - 1)
             yield whole[:middle]
             yield whole[middle:]
