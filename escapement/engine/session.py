@@ -25,12 +25,13 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import divergence, frames, redaction, spans, usage
+from escapement.engine import callers, divergence, frames, redaction, spans, usage
 from escapement.engine.calls import Call, Exchange
-from escapement.engine.fingerprint import exact, fingerprint
+from escapement.engine.fingerprint import exact, fingerprint, renewed
 from escapement.engine.guards import IdenticalCalls
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
+from escapement.engine.normalising import Normalising
 from escapement.engine.spans import StepSpan
 from escapement.engine.trace import Trace
 from escapement.providers import Operation, request_attributes
@@ -96,7 +97,10 @@ class Session:
         self._in_flight = 0
         self._last_end: dict[str, int] = {}
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
-        self._matcher = Matcher(source.steps) if source is not None else None
+        self._normalising = Normalising(settings.normalize, settings.ignore)
+        self._matcher = None
+        if source is not None:
+            self._matcher = Matcher(source.steps, renewed(source, self._normalising, settings.redact))
         self._served: list[tuple[int, str, StepRow]] = []
         self._journal: Journal | None = None
         self._latched: GuardError | None = None
@@ -129,7 +133,7 @@ class Session:
             print_ = self._matcher.fingerprint_of(bytes_) if self._matcher is not None else None
             body = None
             if print_ is None:
-                print_, body = fingerprint(request, self._splitter, lane)
+                print_, body = fingerprint(request, self._splitter, lane, self._normalising)
             row = self._matcher.take(lane, print_) if self._matcher is not None else None
             if self._guard is not None:
                 repeated = self._guard.see(print_, step, self._is_beside(print_, row))
@@ -230,6 +234,7 @@ class Session:
             title=f"{operation.name} {model}".strip(),
             lane=lane,
             step=step,
+            normalising=self._normalising,
         )
         if self.settings.strict_replay:
             raise error
@@ -439,7 +444,7 @@ def _describe_error(error: BaseException) -> str:
 
 def _warn(message: str) -> None:
     """Say something loudly, at the user's line. Where warnings are errors it is logged: ours never stop the program."""
-    file, line = divergence.user_frame() or (__file__, 0)
+    file, line = callers.user_frame() or (__file__, 0)
     try:
         warnings.warn_explicit(f"Escapement: {message}", EscapementWarning, file, line)
     except EscapementWarning as warning:
