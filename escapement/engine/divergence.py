@@ -21,6 +21,8 @@ from escapement.words.errors import ReplayDivergenceError, StoreError
 
 _CANDIDATES = 40  # recorded steps that are compared; a divergence is explained once, so this may take milliseconds
 _WIDTH = 64
+_ASKED = 40
+_LINE = 96
 _NAMED = 3
 _LITTLE = 4  # times as much is gone, and is left, as stands in place of what is gone
 
@@ -49,8 +51,10 @@ def explain(
     lane: str,
     step: int,
     normalising: Normalising,
+    strict: bool,
 ) -> ReplayDivergenceError:
-    """The error for a request that the trace holds no answer for. `title` is operation and model."""
+    """The error for a request that the trace holds no answer for. `title` is operation and model, `strict` says whether
+    it is refused."""
     reason, speaking = matcher.why_not(fingerprint)
     lines: list[str] = []
     candidates: Sequence[int] = (speaking,) if speaking else ()
@@ -81,10 +85,10 @@ def explain(
     expected = {"step": due.step, "name": due.name, "asks": _asks(trace, due)} if due is not None else None
     lines.append(f"  replayed {matcher.served} of {matcher.total} steps{_following(expected)}")
     field = difference.path if difference is not None else ""
-    fix = kinds.fixes(found.kind, field, found.step)
+    fix = kinds.fixes(found.kind, field, found.step, strict)
     if reason == "unanswered":
         fix.remove("record again")
-    lines.append(f"  Fix: {' | '.join(fix)}")
+    lines += _ways(fix)
     code = user_code()
     head = f"[{reason}] trace {trace.trace_id} step {step} (lane {lane}) {title}"
     return ReplayDivergenceError(
@@ -108,8 +112,7 @@ def incomplete(trace_id: str, step: int) -> ReplayDivergenceError:
     fix = ("read as far as the recorded run did", "go live at this step with escapement.fork()", "record again")
     return ReplayDivergenceError(
         f"[incomplete] trace {trace_id} step {step}: the recorded program stopped reading this stream here, "
-        "so what would have followed is not known.\n"
-        f"  Fix: {' | '.join(fix)}",
+        "so what would have followed is not known.\n" + "\n".join(_ways(fix)),
         reason="incomplete",
         trace_id=trace_id,
         step=step,
@@ -174,7 +177,7 @@ def _finding(
         return _Finding("dropped_call", f"{asks}: step {due} was left out, or put off", due)
     if difference.change == "added" and due in matcher.taken and matcher.expected() is None:
         return _Finding("extra_call", "the recorded program had made all its calls by now")
-    if not _is_alike(difference) and difference.change == "changed":
+    if kind == "changed_prompt" and kinds.is_new_question(nearest.document, wanted):
         return _Finding("extra_call", "nothing like it was recorded")
     return _Finding(kind)
 
@@ -230,12 +233,12 @@ def _compared(step: int, difference: Difference | None, found: _Finding) -> list
     ]
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, width: int = _WIDTH) -> str:
     if value is ABSENT:
         return "(nothing)"
     text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
     text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-    return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _window(text: str, at: int) -> str:
@@ -254,7 +257,17 @@ def _asks(trace: TraceRow, row: StepRow) -> str:
         asked = operation.asked(document) if operation is not None and isinstance(document, dict) else []
     except (StoreError, TypeError, ValueError, AttributeError, KeyError, IndexError):
         return ""
-    return _short(" ".join(asked[-1].text.split())) if asked else ""
+    return _short(" ".join(asked[-1].text.split()), _ASKED) if asked else ""
+
+
+def _ways(fix: Sequence[str]) -> list[str]:
+    """What can be done, in as few lines as hold it."""
+    lines = ["  Fix:"]
+    for way in fix:
+        if len(lines[-1]) + len(way) > _LINE:
+            lines.append("      ")
+        lines[-1] += f" {way} |" if way is not fix[-1] else f" {way}"
+    return lines
 
 
 def _following(expected: dict[str, Any] | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from escapement.engine.differences import ABSENT, Difference
+from escapement.engine.differences import ABSENT, ALIKE, Difference, likeness
 from escapement.engine.looks import look_of
 from escapement.words.normalisers import any_entry
 
@@ -66,6 +66,22 @@ def is_spoken(difference: Difference) -> bool:
     return _top(difference.path) in _SPOKEN
 
 
+def is_new_question(recorded: Any, requested: Any) -> bool:
+    """Whether the last that is said has nothing in common with what was said last."""
+    return likeness(_last_said(recorded), _last_said(requested)) < ALIKE
+
+
+def _last_said(document: Any) -> Any:
+    if not isinstance(document, dict):
+        return document
+    top = next(
+        (key for key in ("messages", "input", "contents", "prompt", "message", "query") if document.get(key)), ""
+    )
+    said = document.get(top)
+    last = said[-1] if isinstance(said, list) else said
+    return last.get("content", last.get("parts", last)) if isinstance(last, dict) else last
+
+
 def is_of_whole(difference: Difference) -> bool:
     """Whether the value as a whole is unstable, and not something within a text."""
     values = (difference.recorded, difference.requested)
@@ -76,11 +92,12 @@ def phrase(kind: str, path: str) -> str:
     return PHRASES[kind].format(name=path.rpartition(".")[2]) if kind else ""
 
 
-def fixes(kind: str, path: str, step: int) -> list[str]:
-    """What can be done about it, the likeliest first; `step` is the recorded one that the kind speaks of."""
+def fixes(kind: str, path: str, step: int, strict: bool) -> list[str]:
+    """What can be done about it, the likeliest first; `step` is the recorded one that the kind speaks of, `strict` says
+    whether the call was refused."""
     first: list[str] = []
     if kind in _UNSTABLE:
-        first = [f'normalize=["{any_entry(path)}: {kind}"]', "give the program the same value each time"]
+        first = [f'normalize=["{any_entry(path)}: {kind}"]', "the same value each time"]
     elif kind == "reordered":
         first = ["put it in an order of its own (sorted)"]
     elif kind == "changed_parameter":
@@ -95,7 +112,8 @@ def fixes(kind: str, path: str, step: int) -> list[str]:
         first = ["leave this call out"]
     elif kind == "swapped_order":
         first = ["make the calls in the recorded order"]
-    return [*first, "strict_replay=False lets this call go live", "escapement.fork() before it", "record again"]
+    live = ["strict_replay=False lets it go live"] if strict else []
+    return [*first, *live, "escapement.fork() before it", "record again"]
 
 
 def _top(path: str) -> str:

@@ -235,6 +235,7 @@ class Session:
             lane=lane,
             step=step,
             normalising=self._normalising,
+            strict=self.settings.strict_replay,
         )
         if self.settings.strict_replay:
             raise error

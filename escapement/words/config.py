@@ -178,7 +178,7 @@ SETTINGS: Mapping[str, Setting] = {
     "normalize": Setting(
         (),
         _declared(normalisers.parse, f"{', '.join(normalisers.LOOKS)}, fields, /patterns/, or functions of the body"),
-        "what of a request does not count: looks (`timestamp`), fields (`messages[*].content: timestamp`), `/patterns/`",
+        "what of a request does not count: looks (`timestamp`), those in a field (`user: uuid`), `/patterns/`",
     ),
     "ignore": Setting((), _declared(_field, "fields such as metadata.run_id"), "fields of a request that do not count"),
     "timing": Setting(

@@ -114,3 +114,10 @@ class TraceImportError(EscapementError):
 
 class EscapementWarning(UserWarning):
     """Something the user must know while their program goes on: a recording with holes, a replay that goes live."""
+
+
+for _public in (
+    EscapementError, ConfigError, TraceNotFoundError, ReplayDivergenceError, GuardError, LoopDetectedError,
+    BudgetExceededError, StoreError, TraceImportError, EscapementWarning,
+):  # fmt: skip
+    _public.__module__ = "escapement"  # as tracebacks name it: where users import it from
