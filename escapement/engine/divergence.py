@@ -13,10 +13,10 @@ from escapement.engine.callers import user_code
 from escapement.engine.differences import ABSENT, ALIKE, Difference, differences, first_difference, likeness, middles
 from escapement.engine.matching import Matcher
 from escapement.engine.normalising import Normalising
-from escapement.providers import multipart, recognise
+from escapement.providers import multipart
+from escapement.store.messages import operation_of
 from escapement.store.pieces import same_start
 from escapement.store.rows import StepRow, TraceRow
-from escapement.words import semconv
 from escapement.words.errors import ReplayDivergenceError, StoreError
 
 _CANDIDATES = 40  # recorded steps that are compared; a divergence is explained once, so this may take milliseconds
@@ -251,7 +251,7 @@ def _window(text: str, at: int) -> str:
 
 def _asks(trace: TraceRow, row: StepRow) -> str:
     """The last that a recorded step says to the model, in short; empty where that cannot be read."""
-    operation = recognise(row.attributes.get(semconv.METHOD, ""), row.attributes.get(semconv.PATH, ""), "-")
+    operation = operation_of(row)
     try:
         document = _document(trace.request_body(row))
         asked = operation.asked(document) if operation is not None and isinstance(document, dict) else []

@@ -33,12 +33,14 @@ PHRASES: Mapping[str, str] = {
 
 _UNSTABLE = ("timestamp", "uuid", "path", "random_id", "number")
 _TOOLS = ("tools", "functions")
-_SPOKEN = frozenset(
+SPOKEN = frozenset(
     {
         "messages", "input", "contents", "system", "instructions", "prompt", "message", "chat_history", "documents",
         "query", "system_instruction", "systemInstruction", "preamble",
     }
 )  # fmt: skip
+"""The fields of a request that are said to the model; the others say how it is to answer."""
+_ASKING = ("messages", "input", "contents", "prompt", "message", "query")
 _TOOL_TYPES = ("function_call_output", "tool_result", "functionResponse", "function_response")
 _OWN_SAYING = ("assistant", "model")
 
@@ -51,7 +53,7 @@ def kind_of(difference: Difference, requested: Any) -> str:
         return "reordered"
     if top == "model":
         return "changed_model"
-    if look and (look != "number" or top in _SPOKEN):
+    if look and (look != "number" or top in SPOKEN):
         return look
     if top in _TOOLS:
         whole = difference.path.count("[") <= 1 and "." not in difference.path
@@ -63,7 +65,7 @@ def kind_of(difference: Difference, requested: Any) -> str:
 
 def is_spoken(difference: Difference) -> bool:
     """Whether it is in what is said, and not in a setting of the request."""
-    return _top(difference.path) in _SPOKEN
+    return _top(difference.path) in SPOKEN
 
 
 def is_new_question(recorded: Any, requested: Any) -> bool:
@@ -74,10 +76,7 @@ def is_new_question(recorded: Any, requested: Any) -> bool:
 def _last_said(document: Any) -> Any:
     if not isinstance(document, dict):
         return document
-    top = next(
-        (key for key in ("messages", "input", "contents", "prompt", "message", "query") if document.get(key)), ""
-    )
-    said = document.get(top)
+    said = next((document[key] for key in _ASKING if document.get(key)), None)
     last = said[-1] if isinstance(said, list) else said
     return last.get("content", last.get("parts", last)) if isinstance(last, dict) else last
 
