@@ -27,6 +27,7 @@ from escapement.words.config import resolve
 _DIFFERS = 3
 _SHOWN = 480  # characters of a text, where not all of it is asked for
 _BEFORE = 120
+_LINES = 200  # that differ, where not all of them are asked for
 _WORDS = 4000  # characters of texts that are compared word by word
 
 
@@ -60,7 +61,7 @@ def _print(console: Console, comparison: Comparison, prices: Prices, content: bo
         console.print(Text.assemble(("First difference  ", "bold"), _where(first.pair, first.difference, first.kind)))
         console.print(_steps(console, first.pair, prices, content, first.difference))
         console.print()
-        console.print(_list(console, comparison, prices))
+        console.print(_list(console, comparison, prices, content))
         for pair in comparison.pairs if content else ():
             if not pair.same and pair is not first.pair:
                 console.print()
@@ -193,7 +194,7 @@ def _words(text: str) -> list[str]:
 # -- all steps, a line each ------------------------------------------------------------------------------------------
 
 
-def _list(console: Console, comparison: Comparison, prices: Prices) -> Table:
+def _list(console: Console, comparison: Comparison, prices: Prices, every: bool) -> Table:
     """A line a pair that differs, those that are the same counted. Wide terminals see what it used more or less."""
     wide = console.width >= 110
     numbers = len(str(max(len(comparison.left.steps), len(comparison.right.steps))))
@@ -205,16 +206,18 @@ def _list(console: Console, comparison: Comparison, prices: Prices) -> Table:
     table.add_column("DIFFERS IN", max_width=24, overflow="fold")
     for title in ("TOKENS", "COST", "TIME") if wide else ():
         table.add_column(title, justify="right", no_wrap=True)
-    same = 0
-    for pair in [*comparison.pairs, None]:
-        if pair is not None and pair.same:
-            same += 1
-            continue
-        if same:
-            table.add_row("", Text(f"… {output.amount(same, 'step')} the same", "dim"))
-            same = 0
-        if pair is not None:
+    differing = [at for at, pair in enumerate(comparison.pairs) if not pair.same]
+    shown = differing if every else differing[:_LINES]
+    before = -1
+    for at in [*shown, *([len(comparison.pairs)] if shown == differing else ())]:
+        if at - before > 1:
+            table.add_row("", Text(f"… {output.amount(at - before - 1, 'step')} the same", "dim"))
+        if at < len(comparison.pairs):
+            pair = comparison.pairs[at]
             table.add_row(*_line(pair), *(_more(pair, prices) if wide else ()))
+        before = at
+    if shown != differing:
+        table.add_row("", Text(f"… {len(differing) - len(shown)} more that differ (--content)", "dim"))
     return table
 
 

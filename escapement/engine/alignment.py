@@ -18,7 +18,7 @@ Likeness = Callable[[int, int], float]
 _PAIRED = 0.3
 """From this likeness on two steps are one that was changed."""
 _LARGE = 10_000_000
-_BAND = 48  # how far from the diagonal of a large gap pairs are looked for
+_BAND = 32  # how far from the diagonal of a large gap pairs are looked for
 
 
 def align(left: Sequence[Keys], right: Sequence[Keys], likeness: Likeness) -> list[Pair]:

@@ -19,7 +19,7 @@ from escapement.store.rows import StepRow, TraceRow
 from escapement.words import semconv
 
 _SAME_KIND = 0.05
-_WORDS = 400  # of what a step asks, to say how alike two steps are
+_WORDS = 80  # of what a step asks, to say how alike two steps are
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Reading:
         return "" if self.said or self.error else blake2b(self.row.body(), digest_size=16).hexdigest()
 
     @property
-    def keys(self) -> tuple[str, str]:
-        """What tells it from others: its request as a whole, and what it asks."""
-        asks = "\0".join((self.row.name.partition(" ")[0], *self.prompt))
-        return self.row.fingerprint, blake2b(asks.encode(), digest_size=16).hexdigest() if self.asked else ""
+    def keys(self) -> tuple[str, str, str]:
+        """What tells it from others: its request as a whole, what it asks, and the last of that."""
+        kind, prompt = self.row.name.partition(" ")[0], self.prompt
+        return self.row.fingerprint, _digest(kind, *prompt), _digest(kind, *prompt[-1:])
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -117,6 +117,10 @@ def _original(trace: TraceRow, step: StepRow) -> tuple[TraceRow, StepRow]:
             break
         trace, step = source, original
     return trace, step
+
+
+def _digest(kind: str, *texts: str) -> str:
+    return blake2b("\0".join((kind, *texts)).encode(), digest_size=16).hexdigest() if texts else ""
 
 
 def _text(message: Message) -> str:

@@ -41,7 +41,9 @@ class Messages:
         self._arrays: dict[str, str] = {}
         """Of each piece the array that it is an element of; empty for what stands around elements."""
         self._of_piece: dict[Operation, dict[str, Sequence[Message]]] = {}
-        self._tools: dict[str, Any] = {}
+        self._apart: dict[str, Any] = {}
+        """Pieces that are no messages: tools, and (None) what stands around elements."""
+        self._frame: tuple[bytes, Mapping[str, Any]] = (b"", {})
         self._before: dict[str, list[Message]] = {}
 
     def new(self, step: StepRow) -> list[Row]:
@@ -88,12 +90,16 @@ class Messages:
             document = request_document(self._pieces[ids[0]], kind)
             return Asked(operation.asked(document), document, document.get("tools") or ())
         known = self._of_piece.setdefault(operation, {})
-        for at in [at for at, name in enumerate(ids) if name not in known]:
-            known[ids[at]] = self._element(ids[at], ids[at - 1] if at else "", at == len(ids) - 1, operation)
-        arrays = self._arrays
-        fields = request_document(b"".join([self._pieces[name] for name in ids if not arrays[name]]), kind)
+        if not known.keys() >= set(ids):
+            for at in [at for at, name in enumerate(ids) if name not in known]:
+                known[ids[at]] = self._element(ids[at], ids[at - 1] if at else "", at == len(ids) - 1, operation)
         inside = chain.from_iterable([known[name] for name in ids])
-        tools = [self._tools[name] for name in ids if name in self._tools]
+        apart = [name for name in ids if name in self._apart]
+        frame = b"".join([self._pieces[name] for name in apart if not self._arrays[name]])
+        if frame != self._frame[0]:
+            self._frame = frame, request_document(frame, kind)
+        fields = self._frame[1]
+        tools = [self._apart[name] for name in apart if self._arrays[name]]
         return Asked([*operation.asked(fields), *inside], fields, tools)
 
     def _element(self, name: str, before: str, last: bool, operation: Operation) -> Sequence[Message]:
@@ -102,10 +108,11 @@ class Messages:
         key = "" if last or not before or piece.endswith(b"[") else self._arrays[before] or _key(self._pieces[before])
         self._arrays[name] = key
         if not key:
+            self._apart[name] = None
             return ()
         element = orjson.loads(piece.lstrip(b", \t\r\n"))
         if key == "tools":
-            self._tools[name] = element
+            self._apart[name] = element
         return operation.asked({key: [element]})
 
 
