@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from escapement.cli import delete, demo, diff, exchange, info, listing, show, sql, stats, store
+from escapement.cli import delete, demo, diff, doctor, exchange, info, listing, show, sql, stats, store
 from escapement.words.errors import (
     EscapementError,
     EscapementWarning,
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command("list")(listing.list_traces)
 app.command("show")(show.show)
 app.command("diff")(diff.diff)
+app.command("doctor")(doctor.doctor)
 app.command("stats")(stats.stats)
 app.command("sql")(sql.sql)
 app.command("delete")(delete.delete)

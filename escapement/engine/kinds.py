@@ -81,12 +81,6 @@ def _last_said(document: Any) -> Any:
     return last.get("content", last.get("parts", last)) if isinstance(last, dict) else last
 
 
-def is_of_whole(difference: Difference) -> bool:
-    """Whether the value as a whole is unstable, and not something within a text."""
-    values = (difference.recorded, difference.requested)
-    return not all(isinstance(value, str) and any(space in value for space in " \n") for value in values)
-
-
 def phrase(kind: str, path: str) -> str:
     return PHRASES[kind].format(name=path.rpartition(".")[2]) if kind else ""
 
