@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,19 @@ from escapement.engine.differences import ABSENT, Difference, differences, first
 from escapement.engine.kinds import PHRASES
 from escapement.engine.looks import PATTERNS, explained, look_of
 from tests.conftest import ask
+from tests.divergences import (
+    BEFORE,
+    CASES,
+    PAGE,
+    QUESTIONS,
+    conversation,
+    examples,
+    notes,
+    prompts,
+    request,
+    said,
+    tool,
+)
 from tests.provider import Provider
 
 JSON = st.recursive(
@@ -47,14 +61,6 @@ def test_likeness_is_a_share_and_the_same_both_ways(mine: Any, theirs: Any) -> N
     assert 0 <= likeness(mine, theirs) <= 1
     assert likeness(mine, theirs) == pytest.approx(likeness(theirs, mine))
     assert likeness(mine, mine) == 1
-
-
-def tool(name: str, description: str = "") -> dict[str, Any]:
-    return {"type": "function", "function": {"name": name, "description": description}}
-
-
-def said(text: str, role: str = "user") -> dict[str, Any]:
-    return {"role": role, "content": text}
 
 
 @pytest.mark.parametrize(
@@ -151,71 +157,6 @@ def test_what_explains_a_difference(recorded: str, requested: str, looks: tuple[
 
 # -- kinds, by the real SDKs -----------------------------------------------------------------------------------------
 
-WEATHER: dict[str, Any] = {"city": "Paris", "run": 1}
-
-
-def request(**changed: Any) -> dict[str, Any]:
-    """A request of an agent that has called a tool."""
-    return {
-        "model": "gpt-4o",
-        "temperature": 0.5,
-        "user": "run-1",
-        "messages": [
-            said("You are an agent. It is 2026-11-22T10:00Z.", "system"),
-            said("What is the weather in these cities:\nParis\nRome\nOslo"),
-            {
-                "role": "assistant",
-                "content": None,
-                "tool_calls": [
-                    {
-                        "id": "call_a1b2c3d4e5f6",
-                        "type": "function",
-                        "function": {"name": "weather", "arguments": json.dumps(WEATHER)},
-                    }
-                ],
-            },
-            {"role": "tool", "tool_call_id": "call_a1b2c3d4e5f6", "content": "It rains in Paris all day long."},
-        ],
-        "tools": [tool("weather"), tool("search"), tool("map")],
-        **changed,
-    }
-
-
-def with_message(at: int, **changed: Any) -> dict[str, Any]:
-    messages = request()["messages"]
-    return request(messages=[*messages[:at], {**messages[at], **changed}, *messages[at + 1 :]])
-
-
-def with_arguments(**changed: Any) -> dict[str, Any]:
-    (call,) = request()["messages"][2]["tool_calls"]
-    function = {**call["function"], "arguments": json.dumps({**WEATHER, **changed})}
-    return with_message(2, tool_calls=[{**call, "function": function}])
-
-
-CASES: list[tuple[str, str, dict[str, Any]]] = [
-    ("timestamp", "messages[0].content", with_message(0, content="You are an agent. It is 2026-11-23T10:00Z.")),
-    ("changed_prompt", "messages[0].content", with_message(0, content="You are a robot. It is 2026-11-22T10:00Z.")),
-    ("reordered", "messages[1].content", with_message(1, content="What is the weather in these cities:\nOslo\nRome\nParis")),
-    ("number", "messages[2].tool_calls[0].function.arguments.run", with_arguments(run=2)),
-    ("changed_history", "messages[2].tool_calls[0].function.arguments.city", with_arguments(city="Parma")),
-    ("changed_tool_result", "messages[3].content", with_message(3, content="It snows in Paris all day long.")),
-    ("random_id", "messages[3].tool_call_id", with_message(3, tool_call_id="call_b1b2c3d4e5f6")),
-    ("removed_tool", "tools[1]", request(tools=[tool("weather"), tool("map")])),
-    ("added_tool", "tools[3]", request(tools=[tool("weather"), tool("search"), tool("map"), tool("news")])),
-    ("changed_tool", "tools[1].function.description", request(tools=[tool("weather"), tool("search", "x"), tool("map")])),
-    ("reordered", "tools[0]", request(tools=[tool("search"), tool("weather"), tool("map")])),
-    ("changed_model", "model", request(model="gpt-4o-mini")),
-    ("changed_parameter", "temperature", request(temperature=0.7)),
-    ("changed_parameter", "top_p", request(top_p=0.5)),
-    ("changed_parameter", "user", request(user="somebody else")),
-    ("uuid", "metadata.run", request(metadata={"run": "6f1c8f5e-0b1d-4c7e-9d58-0a1b2c3d4e5f"})),
-    ("path", "metadata.file", request(metadata={"file": "/tmp/tmpab12/x.txt"})),
-]  # fmt: skip
-BEFORE = {
-    "uuid": request(metadata={"run": "00000000-0b1d-4c7e-9d58-0a1b2c3d4e5f"}),
-    "path": request(metadata={"file": "/tmp/tmpzz99/x.txt"}),
-}
-
 
 def diverge(
     client: openai.OpenAI, recorded: Sequence[Any], replayed: Sequence[Any]
@@ -245,29 +186,6 @@ def test_kinds(client: openai.OpenAI, kind: str, field: str, changed: dict[str, 
     assert error.code.startswith("test_divergence.py:")
 
 
-def prompts(*texts: str) -> list[dict[str, Any]]:
-    return [{"model": "gpt-4o", "messages": [said(text)]} for text in texts]
-
-
-def conversation(*texts: str) -> list[dict[str, Any]]:
-    """Requests of a conversation, in which an assistant says always the same."""
-    messages: list[dict[str, Any]] = []
-    requests = []
-    for text in texts:
-        messages = [*messages, said(text)]
-        requests.append({"model": "gpt-4o", "messages": messages})
-        messages = [*messages, said("Well, well.", "assistant")]
-    return requests
-
-
-QUESTIONS = (
-    "Where do storks live in winter?",
-    "Name three rivers of France.",
-    "What is a comet made of?",
-    "And a star?",
-)
-
-
 @pytest.mark.parametrize(
     ("replayed", "kind", "step", "due", "sentence"),
     [
@@ -286,10 +204,6 @@ def test_calls_of_a_conversation(
     assert (error.kind, error.step, (error.expected or {}).get("step")) == (kind, step, due)
     assert error.field in ("messages[2].content", "messages[7]")
     assert sentence in str(error)
-
-
-def notes(*texts: str) -> dict[str, Any]:
-    return {"model": "gpt-4o", "messages": [said("\n".join(["Put these together:", *texts]))]}
 
 
 @pytest.mark.parametrize(
@@ -333,7 +247,7 @@ def test_the_whole_text_and_all_of_it_for_programs(client: openai.OpenAI) -> Non
         "  + Today is 2026-11-23, say two say two say two say two say two sa…",
         "  replayed 1 of 3 steps; recorded next: step 2 chat gpt-4o: Today is 2026-11-22, say two say two sa…",
         '  Fix: normalize=["messages[*].content: timestamp"] | the same value each time |',
-        "       strict_replay=False lets it go live | escapement.fork() before it | record again",
+        "       strict_replay=False lets it go live | escapement.fork() or until=2 goes live here | record again",
     ]
     assert max(map(len, rest)) <= 140
     assert error.as_dict() == {
@@ -361,7 +275,7 @@ def test_the_whole_text_and_all_of_it_for_programs(client: openai.OpenAI) -> Non
             'normalize=["messages[*].content: timestamp"]',
             "the same value each time",
             "strict_replay=False lets it go live",
-            "escapement.fork() before it",
+            "escapement.fork() or until=2 goes live here",
             "record again",
         ],
         "message": str(error),
@@ -456,7 +370,7 @@ def test_in_a_failing_test(tmp_path: Path, provider: Provider) -> None:
         "E     + Today is 2026-11-23.",
         "E     replayed 0 of 1 steps; recorded next: step 1 chat gpt-4o: Today is 2026-11-22.",
         'E     Fix: normalize=["messages[*].content: timestamp"] | the same value each time |',
-        "E          strict_replay=False lets it go live | escapement.fork() before it | record again",
+        "E          strict_replay=False lets it go live | escapement.fork() or until=2 goes live here | record again",
     ]
 
 
@@ -466,3 +380,10 @@ def test_mutations_of_an_agent_are_named() -> None:
         assert judged.placed, (judged.change, judged.truth, judged.error)
         if judged.change != "swapped_order":
             assert judged.named, (judged.change, judged.truth, judged.error)
+
+
+def test_the_page_shows_every_kind_as_it_is_said() -> None:
+    """`python -m tests.divergences` writes them anew."""
+    shown = dict(re.findall(r"^### (\w+)\n.*?^```text\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+    assert shown == {kind: f"{text}\n" for kind, text in examples()}
+    assert set(shown) == set(PHRASES)

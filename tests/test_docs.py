@@ -112,3 +112,13 @@ def test_the_example_of_a_provider_reads_its_protocol() -> None:
     }
     assert [(message.role, message.text) for message in talk.asked({"say": "hi"})] == [("user", "hi")]
     assert [(message.role, message.text) for message in talk.said({"reply": "ho"})] == [("assistant", "ho")]
+
+
+def test_the_python_of_the_page_on_divergence_runs(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-needed")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{provider.base_url}/v1")
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "divergence.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    exec(compile(block, "divergence.md", "exec"), {"__name__": "page"})
+    assert provider.count == 1

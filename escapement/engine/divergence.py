@@ -85,7 +85,7 @@ def explain(
     expected = {"step": due.step, "name": due.name, "asks": _asks(trace, due)} if due is not None else None
     lines.append(f"  replayed {matcher.served} of {matcher.total} steps{_following(expected)}")
     field = difference.path if difference is not None else ""
-    fix = kinds.fixes(found.kind, field, found.step, strict)
+    fix = kinds.fixes(found.kind, field, found.step, step, strict)
     if reason == "unanswered":
         fix.remove("record again")
     lines += _ways(fix)
@@ -236,6 +236,8 @@ def _compared(step: int, difference: Difference | None, found: _Finding) -> list
 def _short(value: Any, width: int = _WIDTH) -> str:
     if value is ABSENT:
         return "(nothing)"
+    if value == "":
+        return '""'
     text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
     text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
     return text if len(text) <= width else text[: width - 1] + "…"

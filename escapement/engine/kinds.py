@@ -85,9 +85,9 @@ def phrase(kind: str, path: str) -> str:
     return PHRASES[kind].format(name=path.rpartition(".")[2]) if kind else ""
 
 
-def fixes(kind: str, path: str, step: int, strict: bool) -> list[str]:
-    """What can be done about it, the likeliest first; `step` is the recorded one that the kind speaks of, `strict` says
-    whether the call was refused."""
+def fixes(kind: str, path: str, step: int, at: int, strict: bool) -> list[str]:
+    """What can be done about it, the likeliest first; `step` is the recorded one that the kind speaks of, `at` where
+    the replay is, and `strict` says whether the call was refused."""
     first: list[str] = []
     if kind in _UNSTABLE:
         first = [f'normalize=["{any_entry(path)}: {kind}"]', "the same value each time"]
@@ -106,7 +106,7 @@ def fixes(kind: str, path: str, step: int, strict: bool) -> list[str]:
     elif kind == "swapped_order":
         first = ["make the calls in the recorded order"]
     live = ["strict_replay=False lets it go live"] if strict else []
-    return [*first, *live, "escapement.fork() before it", "record again"]
+    return [*first, *live, f"escapement.fork() or until={at} goes live here", "record again"]
 
 
 def _top(path: str) -> str:
