@@ -24,12 +24,11 @@ from opentelemetry.context import Context
 from escapement.engine import divergence, endings, frames, redaction, spans, usage
 from escapement.engine.calls import Call, Exchange, request_span
 from escapement.engine.family import Family, Membership
-from escapement.engine.fingerprint import exact, fingerprint, renewed
+from escapement.engine.fingerprint import exact, fingerprint
 from escapement.engine.guards import IdenticalCalls
 from escapement.engine.lanes import Scope
-from escapement.engine.matching import Matcher
 from escapement.engine.normalising import Normalising
-from escapement.engine.recording import Recording, warn
+from escapement.engine.recording import Recording, served_record, warn
 from escapement.engine.sources import Source
 from escapement.engine.spans import StepSpan
 from escapement.engine.trace import Trace
@@ -79,6 +78,10 @@ class Session:
         self._source = source
         self.source = source.row if source is not None else None
         self._until = source.until or 0 if source is not None else 0
+        self._leaves = source is not None and source.leaves
+        self._edited = source.edited if source is not None else frozenset[int]()
+        self._expected = False
+        """Whether what is not in the trace goes live without a warning: the program was told something else."""
         self.member = member
         self.family = family
         """What is shared with other processes, once there are any."""
@@ -100,10 +103,7 @@ class Session:
         self._last_end: dict[str, int] = {}
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
         self._normalising = Normalising(settings.normalize, settings.ignore)
-        self._matcher: Matcher | None = None
-        if source is not None:
-            prints = renewed(source.row, self._normalising, settings.redact)
-            self._matcher = Matcher(source.row.steps, prints, source.until)
+        self._matcher = source.matcher(self._normalising, settings.redact) if source is not None else None
         self._served: list[tuple[int, str, StepRow]] = []
         self._recording = Recording(settings, self._splitter.reset)
         self._latched: GuardError | None = None
@@ -152,7 +152,7 @@ class Session:
                     raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))
             self.steps += 1
             if row is not None:
-                self._serve(step, lane, row)
+                (self._serve_edited if row.step in self._edited else self._serve)(step, lane, row)
                 return row
             if body is None:
                 body = self._splitter.split(request.body, lane)
@@ -217,7 +217,7 @@ class Session:
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
         self.hits += 1
         self._served.append((step, lane, row))
-        record = self._served_record(step, lane, row)
+        record = served_record(step, lane, row)
         self.keep(record)
         self._report(record)
         listener = spans.listening_tracer()
@@ -225,14 +225,44 @@ class Session:
             attributes = spans.slim(row.attributes) | {semconv.MODE: "replay", semconv.TRACE_ID: self.trace_id}
             listener.start_span(row.name, kind=otel.SpanKind.CLIENT, attributes=attributes).end()
 
+    def _serve_edited(self, step: int, lane: str, row: StepRow) -> None:
+        """The answer is in no other trace, so it is kept whole, with the request that it was recorded for."""
+        assert self.source is not None
+        if not self._recording.begun:
+            self._fork()
+        self.hits += 1
+        self._expected = not self.settings.strict_replay
+        delta, new = self._splitter.describe(self._splitter.split(self.source.request_body(row), lane), lane, step)
+        asked = {name: value for name, value in row.attributes.items() if not semconv.is_of_answer(name)} | {
+            semconv.TRACE_ID: self.trace_id,
+            semconv.STEP: step,
+            semconv.LANE: lane,
+            semconv.MODE: self.mode,
+            semconv.REQUEST_BODY: delta,
+        }
+        pieces = {name: as_json(piece) for name, piece in new.items()}
+        now = time.time_ns()
+        span = StepSpan(self, row.name, frames.parent(self, self.root_context), asked, pieces, now)
+        span.end({name: row.attributes[name] for name in row.attributes if semconv.is_of_answer(name)}, now)
+
+    def take_over(self, last: int) -> None:
+        """Have the new trace keep the steps up to `last`, without a program that asks for them."""
+        assert self.source is not None
+        with self._lock:
+            self._fork()
+            for row in self.source.steps:
+                if row.step <= last:
+                    self.steps = row.step
+                    (self._serve_edited if row.step in self._edited else self._serve)(row.step, row.lane, row)
+
     def _go_live(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
         """A request that no step answers. It was to go live from `until` on; else it is a miss."""
         assert self._matcher is not None
-        if self._until and (step >= self._until or self._matcher.is_beyond(print_) or self._recording.begun):
-            if not self._recording.begun:
-                self._fork()
-        else:
+        until = self._until and (step >= self._until or self._matcher.is_beyond(print_) or self._recording.begun)
+        if not (until or self._expected):
             self._miss(print_, request, operation, lane, step, body)
+        elif not self._recording.begun:
+            self._fork()
 
     def _miss(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
         """A request that the trace does not know: an error in strict replay, else a fork."""
@@ -240,20 +270,20 @@ class Session:
         assert self._matcher is not None
         self.misses += 1
         self._report({"record": "miss"})
-        scrubbed = redaction.scrub(request.body) if self.redacts else request.body
+        strict = self.settings.strict_replay and not self._leaves
         model = operation.model or body.fields.get("model", (0, ""))[1]
         error = divergence.explain(
             trace=self.source,
             matcher=self._matcher,
             fingerprint=print_,
-            request=scrubbed,
+            request=redaction.scrub(request.body) if self.redacts else request.body,
             title=f"{operation.name} {model}".strip(),
             lane=lane,
             step=step,
             normalising=self._normalising,
-            strict=self.settings.strict_replay,
+            strict=strict,
         )
-        if self.settings.strict_replay:
+        if strict:
             raise error
         first = not self._recording.begun
         if first:
@@ -262,6 +292,8 @@ class Session:
             f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
         )
         warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
+        if self._leaves:
+            self._matcher = None
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
@@ -299,19 +331,7 @@ class Session:
             warn(f"the trace that is replayed cannot be taken into the store: its steps will read as gone ({error})")
         self._begin()
         self._report({"record": "live"})
-        self.keep(*[self._served_record(*served) for served in self._served])
-
-    def _served_record(self, step: int, lane: str, row: StepRow) -> Record:
-        # A step that the source itself was served names where it really is, so that chains stay short.
-        source, number = row.source if row.source is not None else (row.trace_id, row.step)
-        return {
-            "record": "served",
-            "step": step,
-            "lane": lane,
-            "source": source,
-            "source_step": number,
-            "time": time.time_ns(),
-        }
+        self.keep(*[served_record(*served) for served in self._served])
 
     # -- the trace that is written -------------------------------------------------------------------------------
 
@@ -382,6 +402,10 @@ class Session:
 
     def membership(self, lane: str) -> Membership | None:
         """What another process needs to take part in this run, as `lane`. None where it cannot."""
+        if self._edited:
+            raise ConfigError(
+                "edits reach no other process: write them into a trace of their own (`escapement edit`) and replay that"
+            )
         family = self.share()
         if family is None:
             return None
@@ -398,6 +422,7 @@ class Session:
             replays=self._source.reference if self._source is not None and self._matcher is not None else "",
             strict=self.settings.strict_replay,
             until=self._until or None,
+            leaves=self._leaves,
             live=live,
             lane=lane,
         )
