@@ -247,7 +247,7 @@ def test_the_whole_text_and_all_of_it_for_programs(client: openai.OpenAI) -> Non
         "  + Today is 2026-11-23, say two say two say two say two say two sa…",
         "  replayed 1 of 3 steps; recorded next: step 2 chat gpt-4o: Today is 2026-11-22, say two say two sa…",
         '  Fix: normalize=["messages[*].content: timestamp"] | the same value each time |',
-        "       strict_replay=False lets it go live | escapement.fork() or until=2 goes live here | record again",
+        "       strict_replay=False lets it go live | fork() or until=2 goes live here | record again",
     ]
     assert max(map(len, rest)) <= 140
     assert error.as_dict() == {
@@ -275,7 +275,7 @@ def test_the_whole_text_and_all_of_it_for_programs(client: openai.OpenAI) -> Non
             'normalize=["messages[*].content: timestamp"]',
             "the same value each time",
             "strict_replay=False lets it go live",
-            "escapement.fork() or until=2 goes live here",
+            "fork() or until=2 goes live here",
             "record again",
         ],
         "message": str(error),
@@ -370,7 +370,7 @@ def test_in_a_failing_test(tmp_path: Path, provider: Provider) -> None:
         "E     + Today is 2026-11-23.",
         "E     replayed 0 of 1 steps; recorded next: step 1 chat gpt-4o: Today is 2026-11-22.",
         'E     Fix: normalize=["messages[*].content: timestamp"] | the same value each time |',
-        "E          strict_replay=False lets it go live | escapement.fork() or until=2 goes live here | record again",
+        "E          strict_replay=False lets it go live | fork() or until=1 goes live here | record again",
     ]
 
 

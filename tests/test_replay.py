@@ -100,7 +100,7 @@ def test_a_strict_miss_raises_and_sends_nothing(client: openai.OpenAI, provider:
         "  + It is 2026-11-23T10:00Z, say two",
         "  replayed 1 of 2 steps; recorded next: step 2 chat gpt-4o: It is 2026-11-22T10:00Z, say two",
         '  Fix: normalize=["messages[*].content: timestamp"] | the same value each time |',
-        "       strict_replay=False lets it go live | escapement.fork() or until=2 goes live here | record again",
+        "       strict_replay=False lets it go live | fork() or until=2 goes live here | record again",
     ]
     assert (replayed.hits, replayed.misses) == (1, 1)
     assert len(list(SpanStore(store).traces())) == 1

@@ -106,7 +106,7 @@ def fixes(kind: str, path: str, step: int, at: int, strict: bool) -> list[str]:
     elif kind == "swapped_order":
         first = ["make the calls in the recorded order"]
     live = ["strict_replay=False lets it go live"] if strict else []
-    return [*first, *live, f"escapement.fork() or until={at} goes live here", "record again"]
+    return [*first, *live, f"fork() or until={at} goes live here", "record again"]
 
 
 def _top(path: str) -> str:

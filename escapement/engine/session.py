@@ -87,8 +87,7 @@ class Session:
         """What is shared with other processes, once there are any."""
         self.joined = 0
         """How many `init()` of the program found this run open already."""
-        self.hits = 0
-        self.misses = 0
+        self.hits = self.misses = 0
         self.steps = 0
         self.lost = 0
         self.ledger = usage.Ledger(Prices.of(settings))
