@@ -12,8 +12,10 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import escapement
+from escapement.cli import app
 from escapement.engine.normalising import Normalising
 from escapement.store.traces import SpanStore
 from escapement.words.config import SETTINGS
@@ -233,3 +235,13 @@ def test_what_would_be_one_request_counts_as_one_for_the_guard(client: openai.Op
     with escapement.init(normalize="number", max_identical_calls=3), pytest.raises(escapement.LoopDetectedError):
         for number in range(5):
             ask(client, f"Attempt {number}")
+
+
+def test_info_shows_what_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESCAPEMENT_NORMALIZE", r"timestamp, user: /run-\d+/")
+    monkeypatch.setenv("ESCAPEMENT_IGNORE", "metadata.run_id,messages[*].name")
+    runner = CliRunner(env={"COLUMNS": "200"})
+    settings = json.loads(runner.invoke(app, ["info", "--json"]).stdout)["settings"]
+    assert settings["normalize"]["value"] == ["timestamp", r"user: /run-\d+/"]
+    assert settings["ignore"]["value"] == ["metadata.run_id", "messages[*].name"]
+    assert r"timestamp, user: /run-\d+/" in runner.invoke(app, ["info"]).stdout
