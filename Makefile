@@ -14,8 +14,8 @@ SPANS ?=
 # Which frameworks (none: all).
 FRAMEWORKS ?=
 
-.PHONY: help demo test check format bench bench-peers bench-streams bench-store branches scale kill sdks frameworks
-.PHONY: wheel clean
+.PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff mutations branches scale kill
+.PHONY: sdks frameworks wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -26,6 +26,8 @@ help:
 	@echo "make bench-streams  time to the first chunk of a live stream; the pace of a replayed one"
 	@echo "make branches     identical concurrent requests, 100 replays of each kind of program"
 	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
+	@echo "make bench-diff   comparing two runs of 1,000 steps"
+	@echo "make mutations    an agent changed in 200 ways; how many of them a replay names"
 	@echo "make scale        ClickHouse and Spark on the tables; reading stores of a million and of ten million spans"
 	@echo "make kill         200 kills while recording, 200 while sealing, merging and deleting; no answer may be lost"
 	@echo "make sdks         the fidelity matrix with the oldest SDKs that are supported"
@@ -79,6 +81,12 @@ branches: $(VENV)/dev
 bench-store: $(VENV)/dev
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.concurrent
+
+bench-diff: $(VENV)/dev
+	$(BIN)/python -m benchmarks.comparing
+
+mutations: $(VENV)/dev
+	$(BIN)/python -m benchmarks.mutations
 
 scale: $(SCALE)/ready
 	$(SCALE)/bin/python -m pytest -rs tests/test_engines.py

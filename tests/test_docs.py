@@ -124,3 +124,13 @@ def test_the_frameworks_page_names_what_is_tested() -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     exec(compile(block, "frameworks.md", "exec"), {})
     assert escapement.stop() is not None
+
+
+def test_the_python_of_the_page_on_divergence_runs(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "not-needed")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{provider.base_url}/v1")
+    (block,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs" / "divergence.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    exec(compile(block, "divergence.md", "exec"), {"__name__": "page"})
+    assert provider.count == 1

@@ -88,6 +88,7 @@ def test_a_strict_miss_raises_and_sends_nothing(client: openai.OpenAI, provider:
     assert (error.reason, error.trace_id, error.step, error.candidates) == ("no_match", trace.trace_id, 2, (2,))
     assert error.diff == {
         "path": "messages[0].content",
+        "change": "changed",
         "recorded": "It is 2026-11-22T10:00Z, say two",
         "requested": "It is 2026-11-23T10:00Z, say two",
     }
@@ -97,8 +98,9 @@ def test_a_strict_miss_raises_and_sends_nothing(client: openai.OpenAI, provider:
         "  nearest recorded step 2, first difference at messages[0].content",
         "  - It is 2026-11-22T10:00Z, say two   looks like a timestamp",
         "  + It is 2026-11-23T10:00Z, say two",
-        "  replayed 1 of 2 steps; recorded next: step 2 chat gpt-4o",
-        "  Fix: give the program the same value each time | strict_replay=False lets this call go live | escapement.fork() before it | record again",
+        "  replayed 1 of 2 steps; recorded next: step 2 chat gpt-4o: It is 2026-11-22T10:00Z, say two",
+        '  Fix: normalize=["messages[*].content: timestamp"] | the same value each time |',
+        "       strict_replay=False lets it go live | fork() or until=2 goes live here | record again",
     ]
     assert (replayed.hits, replayed.misses) == (1, 1)
     assert len(list(SpanStore(store).traces())) == 1

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from escapement.cli import bisect, delete, demo, edit, exchange, info, listing, run, show, sql, stats, store
+from escapement.cli import bisect, delete, demo, diff, doctor, edit, exchange, info, listing, run, show, sql, stats, store
 from escapement.words.errors import (
     EscapementError,
     EscapementWarning,
@@ -34,6 +34,8 @@ app.command("bisect")(bisect.bisect)
 app.command("edit")(edit.edit)
 app.command("list")(listing.list_traces)
 app.command("show")(show.show)
+app.command("diff")(diff.diff)
+app.command("doctor")(doctor.doctor)
 app.command("stats")(stats.stats)
 app.command("sql")(sql.sql)
 app.command("delete")(delete.delete)

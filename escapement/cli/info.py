@@ -19,6 +19,7 @@ from escapement.store import journal, layout, schema, sealing, tables, views
 from escapement.store.layout import Layout
 from escapement.store.traces import SpanStore
 from escapement.words.config import SETTINGS, resolve, variable
+from escapement.words.normalisers import show_field
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60}
 _SDKS = ("openai", "anthropic", "httpx", "httpx2", "opentelemetry-sdk")
@@ -136,6 +137,6 @@ def _version(name: str) -> str:
 
 
 def _plain(value: object) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [show_field(entry) if isinstance(entry, tuple) else str(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value

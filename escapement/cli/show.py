@@ -17,9 +17,9 @@ from escapement.cli import output
 from escapement.cli.overview import Overview, model_of
 from escapement.engine import usage
 from escapement.engine.lanes import ROOT
-from escapement.providers import recognise, request_document
+from escapement.providers import request_document
 from escapement.providers.operation import Message
-from escapement.store.messages import answered, new_since
+from escapement.store.messages import answered, new_since, operation_of
 from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
@@ -253,7 +253,7 @@ def _message(message: Message, style: str) -> Text:
 def messages(row: TraceRow, step: StepRow) -> tuple[Sequence[Message], Sequence[Message], str]:
     """What a step asked and was told, and the error it got instead."""
     attributes = step.attributes
-    operation = recognise(attributes.get(semconv.METHOD, ""), attributes.get(semconv.PATH, ""), "-")
+    operation = operation_of(step)
     if operation is None:
         return (), (), ""
     try:

@@ -8,12 +8,17 @@ their boundary is new every time.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from hashlib import blake2b
 
 from escapement.engine import redaction
+from escapement.engine.normalising import Normalising
 from escapement.providers import tail
 from escapement.store.pieces import Body, Splitter
-from escapement.words.http import Request
+from escapement.store.rows import TraceRow
+from escapement.words import semconv
+from escapement.words.errors import StoreError
+from escapement.words.http import Request, content_type
 
 VERSION = "1"
 """Changes whenever the same request would get another fingerprint."""
@@ -22,17 +27,52 @@ _SHORT = 16384
 _NOT_COUNTED = frozenset({"api-version", "key", "api_key", "access_token", "token"})
 
 
-def fingerprint(request: Request, splitter: Splitter, conversation: str) -> tuple[str, Body]:
-    """The fingerprint of a request (`1:` and 32 hex digits), and its body cut by `splitter`."""
+def fingerprint(request: Request, splitter: Splitter, conversation: str, normalising: Normalising) -> tuple[str, Body]:
+    """The fingerprint of a request (`1:` and 32 hex digits; `1n:` of what declared normalisers leave of it), and its
+    body cut by `splitter`."""
     body = splitter.split(request.body, conversation)
-    boundary = None if body.parsed else _boundary(request)
-    if boundary is None:
-        canonical = body.canonical()
-    else:
-        canonical = _multipart(redaction.scrub(request.body) if body.secrets else request.body, boundary)
+    canonical = normalising.canonical(_clean(request, body)) if normalising else None
+    mark = "n" if normalising else ""
+    if canonical is None:
+        boundary = None if body.parsed else _boundary(request)
+        canonical = body.canonical() if boundary is None else _multipart(_clean(request, body), boundary)
     operation = f"{request.method} {tail(request.path)}?{_query(request.query)}"
     hashed = blake2b(operation.encode() + b"\0" + canonical, digest_size=16)
-    return f"{VERSION}:{hashed.hexdigest()}", body
+    return f"{VERSION}{mark}:{hashed.hexdigest()}", body
+
+
+def renewed(trace: TraceRow, normalising: Normalising, redact: bool) -> dict[int, str]:
+    """The fingerprints of recorded steps, by number, where those that were recorded do not hold: other normalisers are
+    declared now than then, or another version made them. A step whose request is gone keeps its own."""
+    splitter = Splitter(redaction.scrub if redact else None)
+    found: dict[int, str] = {}
+    for row in trace.steps:
+        if not row.fingerprint or (not normalising and row.fingerprint.startswith(f"{VERSION}:")):
+            continue
+        attributes = row.attributes
+        kind = content_type(attributes.get(semconv.REQUEST_HEADERS)).encode("latin-1")
+        with suppress(StoreError, KeyError):
+            request = Request(
+                attributes[semconv.METHOD],
+                _Nowhere(),
+                attributes[semconv.PATH],
+                attributes.get(semconv.QUERY, ""),
+                [(b"content-type", kind)],
+                trace.request_body(row),
+            )
+            found[row.step], _ = fingerprint(request, splitter, row.lane, normalising)
+    return found
+
+
+class _Nowhere:
+    """Where a recorded request went does not count."""
+
+    scheme = host = ""
+    port = None
+
+
+def _clean(request: Request, body: Body) -> bytes:
+    return redaction.scrub(request.body) if body.secrets else request.body
 
 
 def exact(request: Request) -> str:

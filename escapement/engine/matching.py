@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from escapement.store.rows import StepRow
 from escapement.words import semconv
@@ -17,31 +17,34 @@ class Matcher:
     a short one. Steps from `until` on are not handed out: they are to go live.
     """
 
-    def __init__(self, steps: Sequence[StepRow], until: int | None = None) -> None:
+    def __init__(self, steps: Sequence[StepRow], prints: Mapping[int, str], until: int | None = None) -> None:
+        # `prints` are the fingerprints of steps, by number, that are not to be matched by the recorded ones.
         self._beyond: set[str] = set()
         if until is not None:
-            self._beyond = {row.fingerprint for row in steps if row.step >= until}
+            self._beyond = {prints.get(row.step, row.fingerprint) for row in steps if row.step >= until}
             steps = [row for row in steps if row.step < until]
         self.total = len(steps)
         self.served = 0
         self._exact: dict[tuple[str, str], deque[StepRow]] = {}
         self._any: dict[str, deque[StepRow]] = {}
         self._order = deque(steps)
-        self._taken: set[int] = set()
+        self.taken: dict[int, str] = {}
+        """The steps that were handed out, in that order, and the lane each was recorded in."""
         self._arrivals = deque(sorted((row for row in steps if row.answered), key=lambda row: row.arrived))
         self._handed_out: set[int] = set()
         self._unanswered: dict[str, int] = {}
         self._known: dict[str, int] = {}
         self._prints: dict[str, str] = {}
         for row in steps:
+            print_ = prints.get(row.step, row.fingerprint)
             if exact := row.attributes.get(semconv.EXACT):
-                self._prints[exact] = row.fingerprint
+                self._prints[exact] = print_
             if row.answered:
-                self._exact.setdefault((row.lane, row.fingerprint), deque()).append(row)
-                self._any.setdefault(row.fingerprint, deque()).append(row)
-                self._known[row.fingerprint] = row.step
-            elif row.fingerprint:
-                self._unanswered[row.fingerprint] = row.step
+                self._exact.setdefault((row.lane, print_), deque()).append(row)
+                self._any.setdefault(print_, deque()).append(row)
+                self._known[print_] = row.step
+            elif print_:
+                self._unanswered[print_] = row.step
 
     def take(self, lane: str, fingerprint: str) -> StepRow | None:
         """The next step that answers this request here; None when there is none (left)."""
@@ -49,7 +52,7 @@ class Matcher:
         if row is None:
             row = self._next(self._any.get(fingerprint))
         if row is not None:
-            self._taken.add(row.step)
+            self.taken[row.step] = row.lane
             self.served += 1
         return row
 
@@ -86,11 +89,23 @@ class Matcher:
 
     def remaining(self) -> Iterable[StepRow]:
         """The steps that were not served yet, in order."""
-        return (row for row in self._order if row.step not in self._taken)
+        return (row for row in self._order if row.step not in self.taken)
+
+    def turned(self, lane: str) -> tuple[int, int] | None:
+        """Two steps of a lane that were asked for the other way round than they were recorded: the last such pair."""
+        steps = self._of(lane)
+        return next(((b, a) for a, b in zip(reversed(steps[:-1]), reversed(steps[1:]), strict=True) if a > b), None)
+
+    def passed(self, lane: str, before: int) -> int:
+        """The first step of a lane before another that was not asked for; 0 if there is none."""
+        return next((row.step for row in self.remaining() if row.step < before and row.lane == lane), 0)
+
+    def _of(self, lane: str) -> list[int]:
+        return [step for step, of in self.taken.items() if of == lane]
 
     def _next(self, rows: deque[StepRow] | None, pop: bool = True) -> StepRow | None:
         while rows:
-            if rows[0].step in self._taken:
+            if rows[0].step in self.taken:
                 rows.popleft()
                 continue
             return rows.popleft() if pop else rows[0]

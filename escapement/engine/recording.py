@@ -21,7 +21,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import divergence, redaction, revision, spans
+from escapement.engine import callers, redaction, revision, spans
 from escapement.engine.family import Membership
 from escapement.store import layout, sealing
 from escapement.store.journal import Journal, Record
@@ -234,7 +234,7 @@ def end_record(status: str, error: str | None, lost: int = 0) -> Record:
 
 def warn(message: str) -> None:
     """Say something loudly, at the user's line. Where warnings are errors it is logged: ours never stop the program."""
-    file, line = divergence.user_frame() or (__file__, 0)
+    file, line = callers.user_frame() or (__file__, 0)
     try:
         warnings.warn_explicit(f"Escapement: {message}", EscapementWarning, file, line)
     except EscapementWarning as warning:

@@ -27,7 +27,7 @@ from escapement.engine.family import Family, Membership
 from escapement.engine.fingerprint import exact, fingerprint
 from escapement.engine.guards import IdenticalCalls, only_reads
 from escapement.engine.lanes import Scope
-from escapement.engine.matching import Matcher
+from escapement.engine.normalising import Normalising
 from escapement.engine.recording import Recording, served_record, warn
 from escapement.engine.sources import Source
 from escapement.engine.spans import StepSpan
@@ -87,8 +87,7 @@ class Session:
         """What is shared with other processes, once there are any."""
         self.joined = 0
         """How many `init()` of the program found this run open already."""
-        self.hits = 0
-        self.misses = 0
+        self.hits = self.misses = 0
         self.steps = 0
         self.lost = 0
         self.ledger = usage.Ledger(Prices.of(settings))
@@ -102,7 +101,8 @@ class Session:
         self._in_flight = 0
         self._last_end: dict[str, int] = {}
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
-        self._matcher = Matcher(source.row.steps, source.until) if source is not None else None
+        self._normalising = Normalising(settings.normalize, settings.ignore)
+        self._matcher = source.matcher(self._normalising, settings.redact) if source is not None else None
         self._served: list[tuple[int, str, StepRow]] = []
         self._recording = Recording(settings, self._splitter.reset)
         self._latched: GuardError | None = None
@@ -143,7 +143,7 @@ class Session:
             print_ = self._matcher.fingerprint_of(bytes_) if self._matcher is not None else None
             body = None
             if print_ is None:
-                print_, body = fingerprint(request, self._splitter, lane)
+                print_, body = fingerprint(request, self._splitter, lane, self._normalising)
             row = self._matcher.take(lane, print_) if self._matcher is not None else None
             if self._guard is not None and not only_reads(request.method):
                 repeated = self._guard.see(print_, step, self._is_beside(print_, row))
@@ -268,19 +268,21 @@ class Session:
         assert self.source is not None
         assert self._matcher is not None
         self.misses += 1
-        scrubbed = redaction.scrub(request.body) if self.redacts else request.body
+        strict = self.settings.strict_replay and not self._leaves
         model = operation.model or body.fields.get("model", (0, ""))[1]
         error = divergence.explain(
             trace=self.source,
             matcher=self._matcher,
             fingerprint=print_,
-            request=scrubbed,
+            request=redaction.scrub(request.body) if self.redacts else request.body,
             title=f"{operation.name} {model}".strip(),
             lane=lane,
             step=step,
+            normalising=self._normalising,
+            strict=strict,
         )
         self._report({"record": "miss", "error": str(error)})
-        if self.settings.strict_replay and not self._leaves:
+        if strict:
             raise error
         first = not self._recording.begun
         if first:

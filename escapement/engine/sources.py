@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from escapement.engine import editing
+from escapement.engine.fingerprint import renewed
+from escapement.engine.matching import Matcher
+from escapement.engine.normalising import Normalising
 from escapement.engine.recording import warn
 from escapement.providers.edits import Edit
 from escapement.store import documents, imports
@@ -37,6 +40,10 @@ class Source:
     """Whether nothing is answered from it any more after the first request that it does not know."""
     edited: frozenset[int] = frozenset()
     """Steps whose answers in `row` are not those of the trace itself."""
+
+    def matcher(self, normalising: Normalising, redact: bool) -> Matcher:
+        """Hands out its steps, by what counts of their requests."""
+        return Matcher(self.row.steps, renewed(self.row, normalising, redact), self.until)
 
 
 def find(

@@ -7,12 +7,14 @@ its id, so a long conversation costs what it grows by.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
 
 from escapement.providers import Message, Operation, answer_document, recognise, request_document
-from escapement.store.pieces import ARRAYS
+from escapement.store.pieces import ARRAYS, Delta, same_start
 from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.http import content_type
@@ -20,23 +22,36 @@ from escapement.words.http import content_type
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as it is read: its messages, its fields (of a long body without what is in its arrays), its tools."""
+
+    messages: Sequence[Message] = ()
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    tools: Sequence[Any] = ()
+
+
 class Messages:
-    """Reads the steps of one journal, in order; `pieces` are those of its requests."""
+    """Reads the steps of one journal (or trace), in order; `pieces` are those of its requests."""
 
     def __init__(self, pieces: Mapping[str, bytes]) -> None:
         self._pieces = pieces
-        self._ids: dict[int, list[str]] = {}
+        self._ids: dict[int, list[str]] = {}  # by identity of the step, which its successor holds
         self._last: dict[str, int] = {}  # a body is described by the last one of a lane, so older ones can go
-        self._of_piece: dict[tuple[Operation, str], list[Message]] = {}
+        self._arrays: dict[str, str] = {}
+        """Of each piece the array that it is an element of; empty for what stands around elements."""
+        self._of_piece: dict[Operation, dict[str, Sequence[Message]]] = {}
+        self._apart: dict[str, Any] = {}
+        """Pieces that are no messages: tools, and (None) what stands around elements."""
+        self._frame: tuple[bytes, Mapping[str, Any]] = (b"", {})
         self._before: dict[str, list[Message]] = {}
 
     def new(self, step: StepRow) -> list[Row]:
         """What the step sent that its branch had not sent or received before, then what it received."""
-        attributes = step.attributes
-        operation = recognise(attributes.get(semconv.METHOD, ""), attributes.get(semconv.PATH, ""), "-")
+        operation = operation_of(step)
         if operation is None:
             return []
-        asked = self._asked(step, operation)
+        asked = self.asked(step, operation).messages
         said = answered(step, operation)
         known = self._before.get(step.lane, [])
         self._before[step.lane] = [*asked, *said]
@@ -45,36 +60,65 @@ class Messages:
             *(_row("received", message) for message in said),
         ]
 
-    def _asked(self, step: StepRow, operation: Operation) -> list[Message]:
+    def asked(self, step: StepRow, operation: Operation) -> Asked:
+        """The request of a step; nothing of one that is gone, or of an unexpected shape."""
         if step.delta is None:
-            return []
-        ids = step.delta.apply(self._ids.get(step.delta.base, []) if step.delta.base else [])
+            return Asked()
+        ids = self._ids_of(step)
         self._ids.pop(self._last.get(step.lane, 0), None)
-        self._ids[step.step] = ids
-        self._last[step.lane] = step.step
+        self._ids[id(step)] = ids
+        self._last[step.lane] = id(step)
         try:
             return self._read(ids, operation, content_type(step.attributes.get(semconv.REQUEST_HEADERS)))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-            return []  # a piece is gone, or a body of an unexpected shape: it has no messages to show
+            return Asked()
 
-    def _read(self, ids: Sequence[str], operation: Operation, kind: str) -> list[Message]:
+    def _ids_of(self, step: StepRow) -> list[str]:
+        deltas: list[Delta] = []
+        at: StepRow | None = step
+        while at is not None and at.delta is not None and id(at) not in self._ids:
+            deltas.append(at.delta)
+            at = at.base
+        ids = self._ids.get(id(at), [])
+        for delta in reversed(deltas):
+            ids = delta.apply(ids)
+        return ids
+
+    def _read(self, ids: Sequence[str], operation: Operation, kind: str) -> Asked:
         """Messages of a body: those of its elements one by one, those of its other fields as a whole."""
-        skeleton: list[bytes] = []
-        inside: list[Message] = []
-        key = ""
-        for number, name in enumerate(ids):
-            piece = self._pieces[name]
-            ends_in_array = piece.endswith(b"[")
-            if ends_in_array or number == len(ids) - 1 or not key:
-                skeleton.append(piece)
-                key = _key(piece) if ends_in_array else ""
-                continue
-            found = self._of_piece.get((operation, name))
-            if found is None:
-                element = orjson.loads(piece.lstrip(b", \t\r\n"))
-                found = self._of_piece[operation, name] = operation.asked({key: [element]})
-            inside += found
-        return operation.asked(request_document(b"".join(skeleton), kind)) + inside
+        if len(ids) == 1:
+            document = request_document(self._pieces[ids[0]], kind)
+            return Asked(operation.asked(document), document, document.get("tools") or ())
+        known = self._of_piece.setdefault(operation, {})
+        if not known.keys() >= set(ids):
+            for at in [at for at, name in enumerate(ids) if name not in known]:
+                known[ids[at]] = self._element(ids[at], ids[at - 1] if at else "", at == len(ids) - 1, operation)
+        inside = chain.from_iterable([known[name] for name in ids])
+        apart = [name for name in ids if name in self._apart]
+        frame = b"".join([self._pieces[name] for name in apart if not self._arrays[name]])
+        if frame != self._frame[0]:
+            self._frame = frame, request_document(frame, kind)
+        fields = self._frame[1]
+        tools = [self._apart[name] for name in apart if self._arrays[name]]
+        return Asked([*operation.asked(fields), *inside], fields, tools)
+
+    def _element(self, name: str, before: str, last: bool, operation: Operation) -> Sequence[Message]:
+        """The messages in a piece, which is an element of the array that the piece before it opens, or is in."""
+        piece = self._pieces[name]
+        key = "" if last or not before or piece.endswith(b"[") else self._arrays[before] or _key(self._pieces[before])
+        self._arrays[name] = key
+        if not key:
+            self._apart[name] = None
+            return ()
+        element = orjson.loads(piece.lstrip(b", \t\r\n"))
+        if key == "tools":
+            self._apart[name] = element
+        return operation.asked({key: [element]})
+
+
+def operation_of(step: StepRow) -> Operation | None:
+    """What a step did, by its path; None for what nobody has said how to read."""
+    return recognise(step.attributes.get(semconv.METHOD, ""), step.attributes.get(semconv.PATH, ""), "-")
 
 
 def answered(step: StepRow, operation: Operation) -> list[Message]:
@@ -97,14 +141,7 @@ def _key(piece: bytes) -> str:
 
 def new_since(known: Sequence[Message], asked: Sequence[Message]) -> Sequence[Message]:
     """The messages of a request that its branch had not sent or received before."""
-    same = 0
-    while same < min(len(known), len(asked)) and _is_same(known[same], asked[same]):
-        same += 1
-    return asked[same:]
-
-
-def _is_same(one: Message, other: Message) -> bool:
-    return one is other or one == other
+    return asked[same_start(known, asked) :]
 
 
 def _row(direction: str, message: Message) -> Row:

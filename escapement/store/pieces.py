@@ -159,16 +159,19 @@ def _difference(ids: list[str], base: Body | None) -> Delta:
     if base is None:
         return Delta(0, 0, list(ids), 0)
     most = min(len(ids), len(base.ids))
-    keep = _same_start(ids, base.ids, most)
+    keep = same_start(ids, base.ids, most)
     suffix = 0
     while suffix < most - keep and ids[-1 - suffix] == base.ids[-1 - suffix]:
         suffix += 1
     return Delta(base.step if keep or suffix else 0, keep, ids[keep : len(ids) - suffix], suffix)
 
 
-def _same_start(mine: list[str], theirs: list[str], most: int) -> int:
-    """How many entries two lists start with in common, up to `most`. Slices are compared, not entries: long lists."""
-    low, high = 0, most
+def same_start(mine: Sequence[Any], theirs: Sequence[Any], most: int | None = None) -> int:
+    """How many entries two lists (characters of two texts) start with in common, up to `most`.
+
+    Slices are compared, not entries: long lists.
+    """
+    low, high = 0, min(len(mine), len(theirs)) if most is None else most
     while low < high:
         middle = (low + high + 1) // 2
         if mine[low:middle] == theirs[low:middle]:

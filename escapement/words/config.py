@@ -10,11 +10,16 @@ import dataclasses
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from escapement.words import normalisers
 from escapement.words.errors import ConfigError
+
+Normalize = str | re.Pattern[str] | Callable[[Any], Any]
+"""What `normalize` takes, one or several."""
 
 
 class _Wrong(ValueError):
@@ -122,6 +127,39 @@ def _names(value: object) -> tuple[str, ...]:
     raise _Wrong("names, as a list or separated by commas")
 
 
+def _declared(parse: Callable[[Any], Any], takes: str) -> Callable[[object], tuple[Any, ...]]:
+    """Any number of values that `parse` reads: a list, one alone, or in text a JSON list or words between commas."""
+
+    def parse_all(value: object) -> tuple[Any, ...]:
+        if isinstance(value, str):
+            value = _texts(value)
+        elif not isinstance(value, Sequence):
+            value = [value]
+        try:
+            return tuple(parse(one) for one in value)
+        except ValueError as error:
+            raise _Wrong(f"{takes} ({error})") from None
+
+    return parse_all
+
+
+def _texts(value: str) -> list[str]:
+    if value.lstrip().startswith("["):
+        import json
+
+        with suppress(ValueError):
+            found = json.loads(value)
+            if isinstance(found, list):
+                return found
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _field(value: object) -> normalisers.Field:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a field")
+    return normalisers.parse_field(value.strip())
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One setting: its default, how a value is read, and a sentence for people."""
@@ -137,6 +175,12 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "enabled": Setting(True, _boolean, "false turns every verb into a no-op"),
     "strict_replay": Setting(False, _boolean, "a request that the trace does not know raises instead of going live"),
+    "normalize": Setting(
+        (),
+        _declared(normalisers.parse, f"{', '.join(normalisers.LOOKS)}, fields, /patterns/, or functions of the body"),
+        "what of a request does not count: looks (`timestamp`), those in a field (`user: uuid`), `/patterns/`",
+    ),
+    "ignore": Setting((), _declared(_field, "fields such as metadata.run_id"), "fields of a request that do not count"),
     "timing": Setting(
         "instant", _timing, "when replayed answers come: `instant`, as `recorded`, or a factor of the recorded times"
     ),
@@ -171,6 +215,8 @@ class EscapementConfig:
     storage_dir: str | os.PathLike[str] | None = None
     enabled: bool | None = None
     strict_replay: bool | None = None
+    normalize: Normalize | Sequence[Normalize] | None = None
+    ignore: str | Sequence[str] | None = None
     timing: Literal["instant", "recorded"] | float | None = None
     loop_detection_enabled: bool | None = None
     max_identical_calls: int | None = None
@@ -199,6 +245,8 @@ class Settings:
     storage_dir: Path | str
     enabled: bool
     strict_replay: bool
+    normalize: tuple[normalisers.Normaliser, ...]
+    ignore: tuple[normalisers.Field, ...]
     timing: str | float
     loop_detection_enabled: bool
     max_identical_calls: int

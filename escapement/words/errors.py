@@ -42,10 +42,16 @@ class TraceNotFoundError(EscapementError):
 class ReplayDivergenceError(EscapementError):
     """A replayed program asked for something that its trace holds no answer for.
 
-    `reason` is one word (`no_match`, `exhausted`, `unanswered`, `incomplete`, `unreachable`), `step` the position at
-    which the replay left its trace (from 1), `candidates` the recorded steps nearest to the request, and `diff` the
-    first difference from the nearest of them: a mapping of `path`, `recorded` and `requested`, None if there is none.
-    `unreachable` says that a model was to be called in a way that is never recorded: a websocket, another program.
+    `reason` says in a word why there is none: `no_match`, `exhausted` (answered before, and not as often as it is asked
+    for now), `unanswered` (the recording ended before the answer came), `incomplete` (a stream that was given up),
+    `unreachable` (a model was to be called in a way that is never recorded: a websocket, another program).
+    `kind` says what it looks like (docs/divergence.md lists all); empty where that cannot be told. `step` is the
+    position at which the replay left its trace (from 1), `field` where the request differs from the nearest recorded
+    one (`messages[0].content`), `candidates` the recorded steps nearest to it, `diff` the first difference from the
+    nearest as a mapping of `path`, `change` (`changed`, `added`, `removed`, `reordered`), `recorded` and `requested`,
+    `expected` the recorded step that was due as a mapping of `step`, `name` and `asks`; `diff` and `expected` are None
+    where there is none. `fix` lists what can be done, `lane` is the branch of concurrent work, `code` the line of the
+    program as `file:line`.
     """
 
     def __init__(
@@ -53,17 +59,34 @@ class ReplayDivergenceError(EscapementError):
         message: str,
         *,
         reason: str = "no_match",
+        kind: str = "",
         trace_id: str = "",
         step: int = 0,
+        lane: str = "",
+        code: str = "",
+        field: str = "",
         candidates: Sequence[int] = (),
         diff: dict[str, Any] | None = None,
+        expected: dict[str, Any] | None = None,
+        fix: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.kind = kind
         self.trace_id = trace_id
         self.step = step
+        self.lane = lane
+        self.code = code
+        self.field = field
         self.candidates = tuple(candidates)
         self.diff = diff
+        self.expected = expected
+        self.fix = tuple(fix)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as values of JSON, the text as `message`."""
+        found = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {"error": type(self).__name__, **found, "message": str(self)}
 
 
 class GuardError(EscapementError):
@@ -92,3 +115,10 @@ class TraceImportError(EscapementError):
 
 class EscapementWarning(UserWarning):
     """Something the user must know while their program goes on: a recording with holes, a replay that goes live."""
+
+
+for _public in (
+    EscapementError, ConfigError, TraceNotFoundError, ReplayDivergenceError, GuardError, LoopDetectedError,
+    BudgetExceededError, StoreError, TraceImportError, EscapementWarning,
+):  # fmt: skip
+    _public.__module__ = "escapement"  # as tracebacks name it: where users import it from
