@@ -12,7 +12,22 @@ from typing import NoReturn
 
 import typer
 
-from escapement.cli import bisect, delete, demo, diff, doctor, edit, exchange, info, listing, run, show, sql, stats, store
+from escapement.cli import (
+    bisect,
+    delete,
+    demo,
+    diff,
+    doctor,
+    edit,
+    exchange,
+    info,
+    listing,
+    run,
+    show,
+    sql,
+    stats,
+    store,
+)
 from escapement.words.errors import (
     EscapementError,
     EscapementWarning,
