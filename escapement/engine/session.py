@@ -28,7 +28,7 @@ from opentelemetry import trace as otel
 from escapement.engine import divergence, frames, redaction, spans, usage
 from escapement.engine.calls import Call, Exchange
 from escapement.engine.fingerprint import exact, fingerprint
-from escapement.engine.guards import IdenticalCalls
+from escapement.engine.guards import Guards
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
 from escapement.engine.spans import StepSpan
@@ -46,7 +46,6 @@ from escapement.words.errors import (
     EscapementError,
     EscapementWarning,
     GuardError,
-    LoopDetectedError,
     StoreError,
 )
 from escapement.words.http import Request
@@ -85,7 +84,8 @@ class Session:
         self.misses = 0
         self.steps = 0
         self.lost = 0
-        self.ledger = usage.Ledger(Prices.of(settings))
+        prices = Prices.of(settings)
+        self.ledger = usage.Ledger(prices)
         """What live calls used; what was served cost nothing."""
         self.scope = Scope(self)
         self.process_id = os.getpid()
@@ -101,7 +101,7 @@ class Session:
         self._journal: Journal | None = None
         self._latched: GuardError | None = None
         self._warned = False
-        self._guard = IdenticalCalls(settings.max_identical_calls) if settings.loop_detection_enabled else None
+        self._guards = Guards(settings, prices, _warn, source)
         spans.become_global()
         self._root: otel.Span | None = None
         self.root_context = otel_context.Context()
@@ -131,16 +131,17 @@ class Session:
             if print_ is None:
                 print_, body = fingerprint(request, self._splitter, lane)
             row = self._matcher.take(lane, print_) if self._matcher is not None else None
-            if self._guard is not None:
-                repeated = self._guard.see(print_, step, self._is_beside(print_, row))
-                if repeated is not None:
-                    raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))
+            if row is None and body is None:
+                body = self._splitter.split(request.body, lane)
+            beside = self._is_beside(print_, row)
+            verdict = self._guards.asked(step, lane, print_, request.path, operation, body, row, beside, self.trace_id)
+            if verdict is not None:
+                raise self._kill(verdict)
             self.steps = step
             if row is not None:
                 self._serve(step, lane, row)
                 return row
-            if body is None:
-                body = self._splitter.split(request.body, lane)
+            assert body is not None
             if self._matcher is not None:
                 self._miss(print_, request, operation, lane, step, body)
             start = time.time_ns()
@@ -244,14 +245,17 @@ class Session:
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
 
-    def finished(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> None:
-        """A live call has ended and is written."""
+    def finished(
+        self, asked: Mapping[str, Any], answered: Mapping[str, Any], operation: Operation, document: Mapping[str, Any]
+    ) -> None:
+        """A live call has ended and is written; `document` is its answer as JSON, empty where it is none."""
         with self._lock:
             self._flying[asked[semconv.FINGERPRINT]] -= 1
             self._in_flight -= 1
+            began = time.time_ns() - answered.get(semconv.RESPONSE_ELAPSED, 0)
             if 0 < answered.get(semconv.STATUS, 0) < 400:
-                began = time.time_ns() - answered.get(semconv.RESPONSE_ELAPSED, 0)
                 self.ledger.add(asked, answered, began)
+            self._guards.answered(asked, answered, operation, document, began)
             if self._journal is not None and self._journal.length >= _SEGMENT and not self._in_flight:
                 self._go_on(self._journal)
 
@@ -371,12 +375,12 @@ class Session:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _kill(self, kind: type[GuardError], message: str) -> GuardError:
+    def _kill(self, error: GuardError) -> GuardError:
         """Latch the run: it is saved as killed, and every later call of it is refused."""
-        self._latched = kind(message, trace_id=self.trace_id)
-        self.status, self.error = "killed", message
+        self._latched = error
+        self.status, self.error = "killed", str(error)
         self._write_end()
-        return self._latched
+        return error
 
     def _write_end(self) -> None:
         if self._journal is None:

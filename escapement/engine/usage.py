@@ -69,7 +69,7 @@ class Ledger(dict[tuple[str, str], Usage]):
         usage = self.get((provider, model))
         if usage is None:
             usage = self[provider, model] = Usage()
-        usage.add(when, *[_count(answered.get(name)) for name in _TOKENS])
+        usage.add(when, *[count(answered.get(name)) for name in _TOKENS])
 
     @property
     def input(self) -> int:
@@ -97,6 +97,6 @@ def cost_of(attributes: Mapping[str, Any], when: int, prices: Prices) -> float |
     return ledger.cost()
 
 
-def _count(value: object) -> int:
+def count(value: object) -> int:
     """A number of tokens. Servers answer with all sorts of things; what is no such number counts as not said."""
     return value if type(value) is int and 0 <= value < 2**53 else 0
