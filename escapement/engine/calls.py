@@ -100,8 +100,8 @@ class Exchange:
 
     __slots__ = (
         "_arrived", "_call", "_clock", "_decode", "_pieces", "_streamed", "_wire_size",
-        "document", "elapsed", "ended", "ending", "failure", "headers", "http_version", "reason", "redirects", "started",
-        "status", "stopped",
+        "document", "elapsed", "ended", "ending", "failure", "headers", "http_version", "reason", "redirects",
+        "started", "status", "stopped",
     )  # fmt: skip
 
     def __init__(self, call: Call) -> None:

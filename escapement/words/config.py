@@ -106,7 +106,7 @@ def _dollars(value: object) -> float:
     return dollars
 
 
-def _on_guard(value: object) -> Mapping[str, Action]:
+def _on_guard(value: Any) -> Mapping[str, Action]:
     """An action for every rule, from one for all or some by name; as text `repeated_tool=kill,budgets=kill`."""
     if isinstance(value, str):
         pairs = [pair.partition("=") for pair in value.split(",")]

@@ -38,12 +38,12 @@ _BRANCH: Final = re.compile(r"\[\d+\]")
 class Repeats(NamedTuple):
     """How often something happened, and in which steps (of many, the first and the last ones)."""
 
-    count: int = 0
+    times: int = 0
     steps: tuple[int, ...] = ()
 
     def more(self, step: int) -> Repeats:
         steps = self.steps if len(self.steps) < _SHOWN else (self.steps[0], *self.steps[2:])
-        return Repeats(self.count + 1, (*steps, step))
+        return Repeats(self.times + 1, (*steps, step))
 
 
 _NONE: Final = Repeats()
@@ -99,9 +99,9 @@ class Loops:
         if not step.beside:
             made = made.more(step.step)
             remember(self._requests, step.fingerprint, made, _REQUESTS)
-        if made.count >= self._limit:
-            what = f"the same request was made {made.count} times"
-            yield Verdict("identical_requests", "stop", what, made.count, self._limit, made.steps, step.fingerprint)
+        if made.times >= self._limit:
+            what = f"the same request was made {made.times} times"
+            yield Verdict("identical_requests", "stop", what, made.times, self._limit, made.steps, step.fingerprint)
 
     def asked(self, step: Asked) -> Iterator[Verdict]:
         """What is to be said of a step before it is sent."""
@@ -134,16 +134,16 @@ class Loops:
         branch = self._branch(step.lane)
         text = "" if step.calls else clipped(step.text.strip())
         branch.empty = branch.empty.more(step.step) if not text and not step.calls else _NONE
-        if branch.empty.count >= ANSWERS[0]:
-            what = f"the model gave {branch.empty.count} empty answers in a row"
+        if branch.empty.times >= ANSWERS[0]:
+            what = f"the model gave {branch.empty.times} empty answers in a row"
             yield _verdict("answers", branch.empty, ANSWERS, what)
         if talk is None:
             return
         same = bool(text) and bool(talk.answer) and alike(text, talk.answer)
         talk.answer = text
         talk.same_answers = (talk.same_answers if same else _NONE).more(step.step) if text else _NONE
-        if talk.same_answers.count >= ANSWERS[0] and not talk.anything_new:
-            what = f"the model gave the same answer {talk.same_answers.count} times, with nothing new asked"
+        if talk.same_answers.times >= ANSWERS[0] and not talk.anything_new:
+            what = f"the model gave the same answer {talk.same_answers.times} times, with nothing new asked"
             yield _verdict("answers", talk.same_answers, ANSWERS, what, hash(text))
 
     def _repeated(self, step: Asked, talk: _Talk, numbers: dict[int, Use], patient: bool) -> Iterator[Verdict]:
@@ -166,17 +166,17 @@ class Loops:
         for number, use in numbers.items():
             made = repeated[number] = repeated.get(number, _NONE).more(step.step)
             rule, limits = ("repeated_error", SAME_ERROR) if use.failed else ("repeated_tool", SAME_RESULT)
-            if made.count >= limits[0]:
+            if made.times >= limits[0]:
                 end = "failed with the same error" if use.failed else "gave the same result"
-                what = f"the tool {use.name} was called {made.count} times with the same arguments and {end}"
+                what = f"the tool {use.name} was called {made.times} times with the same arguments and {end}"
                 yield _verdict(rule, made, limits, what, number)
 
     def _growing(self, step: Asked, talk: _Talk, before: _Talk | None) -> Iterator[Verdict]:
         grows = before is not None and step.size > before.size and not talk.anything_new
         talk.size = step.size
         talk.growing = talk.growing.more(step.step) if grows else _NONE
-        if talk.growing.count >= GROWING:
-            what = f"{talk.growing.count} requests in a row sent more than the one before, and nothing new"
+        if talk.growing.times >= GROWING:
+            what = f"{talk.growing.times} requests in a row sent more than the one before, and nothing new"
             yield _verdict("growing_input", talk.growing, (GROWING, GROWING), what)
 
     def _failing(self, step: Asked, uses: Iterable[Use]) -> Iterator[Verdict]:
@@ -202,8 +202,8 @@ class Loops:
             same = abs(size - step.size) < 64 and alike(news, last, ids=False)
             branch.similar = (branch.similar if same else _NONE).more(step.step)
         branch.alone = step.fingerprint, news, step.size
-        if branch.similar.count >= self._limit:
-            what = f"the same request, but for times and counters in it, was made {branch.similar.count} times"
+        if branch.similar.times >= self._limit:
+            what = f"the same request, but for times and counters in it, was made {branch.similar.times} times"
             yield _verdict("similar_requests", branch.similar, (self._limit, self._limit), what)
 
     def _cycle(self, step: Asked, branch: _Branch, numbers: dict[int, Use], patient: bool) -> Iterator[Verdict]:
@@ -262,5 +262,5 @@ class Loops:
 
 def _verdict(rule: str, repeats: Repeats, limits: tuple[int, int], what: str, subject: int | str = "") -> Verdict:
     stop = limits[1]
-    level: Level = "stop" if repeats.count >= stop else "warn"
-    return Verdict(rule, level, what, repeats.count, stop, repeats.steps, subject)
+    level: Level = "stop" if repeats.times >= stop else "warn"
+    return Verdict(rule, level, what, repeats.times, stop, repeats.steps, subject)

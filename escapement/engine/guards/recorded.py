@@ -17,6 +17,7 @@ from escapement.words import semconv
 from escapement.words.errors import StoreError
 from escapement.words.http import content_type
 
+_TOKENS = (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS)
 _UNEXPECTED = (TypeError, ValueError, AttributeError, KeyError, IndexError, RecursionError)
 """What reading a body of an unexpected shape may raise: then its messages are not judged."""
 
@@ -56,9 +57,7 @@ def answered(
     cost: float | None,
 ) -> Answered:
     """A step that has ended. An error, or a stream that was not read to its end, says nothing about the model."""
-    tokens = sum(
-        usage.count(attributes.get(name)) for name in (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS)
-    )
+    tokens = sum(usage.count(attributes.get(name)) for name in _TOKENS)
     ending = attributes.get(semconv.RESPONSE_ENDING, "end")
     whole = (
         operation is not None
@@ -133,15 +132,9 @@ class Recorded:
             end, step, row = heapq.heappop(self._due)
             attributes = row.attributes
             operation = recognise(attributes.get(semconv.METHOD, ""), attributes.get(semconv.PATH, ""), "-")
-            document = {}
-            if operation is not None:
-                document = answer_document(
-                    operation, row.body(), content_type(attributes.get(semconv.RESPONSE_HEADERS))
-                )
+            kind = content_type(attributes.get(semconv.RESPONSE_HEADERS))
+            document = answer_document(operation, row.body(), kind) if operation is not None else {}
             cost = usage.cost_of(attributes, row.start, self._prices) if self._prices is not None else 0.0
-            yield (
-                answered(
-                    self._reader, operation, document, attributes, step=step, lane=row.lane, at=self.at(end), cost=cost
-                ),
-                row,
-            )
+            at = self.at(end)
+            seen = answered(self._reader, operation, document, attributes, step=step, lane=row.lane, at=at, cost=cost)
+            yield seen, row

@@ -164,10 +164,11 @@ class Guards:
                 self._warn(self._message(verdict))
         self._share(tokens=seen.tokens, cost=cost or 0.0)
         if cost is None:
+            model = merged.get(semconv.RESPONSE_MODEL) or merged.get(semconv.REQUEST_MODEL)
             self._complain(
                 "cost",
-                f"max_cost cannot count calls to {merged.get(semconv.RESPONSE_MODEL) or merged.get(semconv.REQUEST_MODEL)}: "
-                "their price is not known. Give it in prices_file, or set max_tokens",
+                f"max_cost cannot count calls to {model}: their price is not known. "
+                "Give it in prices_file, or set max_tokens",
             )
 
     # -- replays -------------------------------------------------------------------------------------------------
@@ -227,14 +228,12 @@ class Guards:
             yield from self._reviewed(self._take(seen, ended.attributes, ended.start))
 
     def _reviewed(self, verdicts: Iterable[Verdict]) -> Iterator[tuple[Verdict, str]]:
+        assert self._source is not None
         for verdict in verdicts:
             action = self._actions[verdict.rule]
             if action != "off" and not self._is_said(verdict):
                 kills = action == "kill" and verdict.level == "stop"
-                yield (
-                    self._full(verdict, self._source.trace_id if self._source is not None else ""),
-                    "kill" if kills else "warn",
-                )
+                yield self._full(verdict, self._source.trace_id), "kill" if kills else "warn"
 
     # -- rules, and what is done -----------------------------------------------------------------------------------
 
@@ -264,11 +263,10 @@ class Guards:
                 return self._kill(verdict, trace_id)
             if self._is_said(verdict):
                 continue
-            if callable(action):
-                action = self._ask(action, self._full(verdict, trace_id))
-                if action == "kill":
-                    return self._kill(verdict, trace_id)
-            if action is not None and not quiet:
+            said = self._ask(action, self._full(verdict, trace_id)) if callable(action) else "warn"
+            if said == "kill":
+                return self._kill(verdict, trace_id)
+            if said == "warn" and not quiet:
                 self._warn(self._message(verdict, trace_id))
         return None
 
@@ -283,9 +281,8 @@ class Guards:
         finally:
             self._deciding = False
         if answer not in (None, "warn", "kill"):
-            self._complain(
-                "on_guard", f"the function given as on_guard returned {answer!r}, not 'warn', 'kill' or None"
-            )
+            takes = "'warn', 'kill' or None"
+            self._complain("on_guard", f"the function given as on_guard returned {answer!r}, which is not {takes}")
             return "warn"
         return answer  # type: ignore[no-any-return]
 
@@ -302,7 +299,7 @@ class Guards:
         kind = BudgetExceededError if verdict.rule in rules.BUDGETS else LoopDetectedError
         full = self._full(verdict, trace_id)
         message = (
-            f"{full.what} ({full.where}), so the run was stopped before it was sent again. {_use(full)}"
+            f"{full.what} ({full.where}), so the run was stopped and nothing more is sent. {_use(full)}"
             f"Trace {trace_id} is saved: `escapement show {trace_id} --content` shows what repeats. "
         )
         return kind(f"{message}If this is meant: {_remedy(full)}.", trace_id=trace_id)
