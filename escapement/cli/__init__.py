@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from escapement.cli import delete, demo, exchange, info, listing, show, sql, stats, store
+from escapement.cli import delete, demo, exchange, guards, info, listing, show, sql, stats, store
 from escapement.words.errors import (
     EscapementError,
     EscapementWarning,
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command("list")(listing.list_traces)
 app.command("show")(show.show)
 app.command("stats")(stats.stats)
+app.command("guards")(guards.guards)
 app.command("sql")(sql.sql)
 app.command("delete")(delete.delete)
 app.add_typer(store.app, name="store")

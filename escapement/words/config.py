@@ -107,19 +107,19 @@ def _dollars(value: object) -> float:
 
 
 def _on_guard(value: Any) -> Mapping[str, Action]:
-    """An action for every rule, from one for all or some by name; as text `repeated_tool=kill,budgets=kill`."""
+    """Actions by rule or group, from one for all or some by name; as text `repeated_tool=kill,budgets=kill`."""
     if isinstance(value, str):
         pairs = [pair.partition("=") for pair in value.split(",")]
         value = {name.strip() if mark else "all": (action if mark else name).strip() for name, mark, action in pairs}
-    if not isinstance(value, Mapping) and not callable(value):
-        value = {"all": value}
+    given = dict(value) if isinstance(value, Mapping) else {"all": value}
     try:
-        return rules.actions(value)
+        rules.actions(given)
     except (ValueError, TypeError) as error:
         raise _Wrong(
             f"{', '.join(map(repr, rules.ACTIONS))}, a function, or one of these by rule or group "
             f"(known: {', '.join((*rules.RULES, *rules.GROUPS))}; {error})"
         ) from None
+    return given
 
 
 def _one_of(*words: str) -> Callable[[object], str]:

@@ -34,12 +34,11 @@ USUAL: Final[Mapping[str, Action]] = {rule: "kill" if rule == "identical_request
 """What is done where nothing is set."""
 
 
-def actions(wanted: Action | Mapping[str, Action]) -> dict[str, Action]:
-    """An action for each rule, from one for all of them or from some by rule or group; the more special name wins.
+def actions(given: Mapping[str, Action]) -> dict[str, Action]:
+    """An action for each rule, from those given for some rules and groups; the more special name wins.
 
     Raises ValueError for what is neither a rule, a group nor an action.
     """
-    given = wanted if isinstance(wanted, Mapping) else {"all": wanted}
     for name, action in given.items():
         if name not in RULES and name not in GROUPS:
             raise ValueError(f"no rule or group is called {name!r}")

@@ -54,7 +54,7 @@ class _Talk:
     """A conversation as of one of its requests, and of the answer to it when that is there."""
 
     seen: dict[int, None] = field(default_factory=dict)
-    """What tools said and others than the model, as numbers; the newest last."""
+    """What tools and others than the model said, as numbers; the newest last."""
     repeated: dict[int, Repeats] = field(default_factory=dict)
     """What tools said since there was something new."""
     news: str = ""
@@ -64,6 +64,10 @@ class _Talk:
     answer: str = ""
     same_answers: Repeats = _NONE
     answered: int = 0
+
+    def going_on(self) -> _Talk:
+        """The conversation as the next request finds it: what is changed in it is copied first."""
+        return _Talk(self.seen, self.repeated, self.news, True, self.size, self.growing, self.answer, self.same_answers)
 
 
 @dataclass(slots=True)
@@ -107,12 +111,8 @@ class Loops:
         """What is to be said of a step before it is sent."""
         branch = self._branch(step.lane)
         before = self._talks.get(step.after)
-        talk = _Talk()
-        waited = False
-        if before is not None:
-            talk = _Talk(before.seen, before.repeated, before.news, True, before.size, before.growing, before.answer)
-            talk.same_answers = before.same_answers
-            waited = before.answered > 0 and step.at - before.answered >= PATIENCE
+        talk = before.going_on() if before is not None else _Talk()
+        waited = before is not None and 0 < before.answered <= step.at - PATIENCE
         uses = [use for use in step.uses if not self._is_exempt(use.name)]
         patient = len(uses) < len(step.uses) or (waited and not any(use.failed for use in uses))
         numbers = {self._number(use): use for use in uses}  # the same at once counts once
@@ -157,8 +157,9 @@ class Loops:
             talk.news = news
         talk.anything_new = patient or bool(new)
         if new:
-            seen = [*talk.seen, *new]
-            talk.seen = dict.fromkeys(seen[-REMEMBERED:])
+            talk.seen = talk.seen | new
+            if len(talk.seen) > 2 * REMEMBERED:
+                talk.seen = dict.fromkeys(list(talk.seen)[-REMEMBERED:])
         if not numbers and not talk.anything_new:
             return
         repeated = {} if talk.anything_new else dict(talk.repeated)

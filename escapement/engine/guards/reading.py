@@ -22,7 +22,7 @@ from escapement.words import semconv
 CHATS = frozenset({"chat", "generate_content", "text_completion"})
 """Operations whose answers are what a model says."""
 
-REMEMBERED = 256
+REMEMBERED = 128
 """How many requests, tools and branches are remembered: what lies further back is as good as new."""
 
 _MESSAGES = frozenset({"messages", "contents", "input"})
@@ -45,8 +45,8 @@ class Reader:
     """Reads the requests and answers of one run."""
 
     def __init__(self) -> None:
-        self._ends: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
-        """By the digest of the last message of a request: its position, and the step."""
+        self._ends: OrderedDict[bytes, tuple[int, bytes, int]] = OrderedDict()
+        """By the digest of the last message of a request: its position, the digest of the first one, and the step."""
         self._answers: OrderedDict[str, int] = OrderedDict()
         """By the id of an answer, for protocols that go on from one: the step."""
         self._loose: OrderedDict[str, int] = OrderedDict()
@@ -80,17 +80,22 @@ class Reader:
 
     def _elements(self, step: int, operation: Operation, body: Body) -> tuple[int, list[Message]]:
         places: list[int] = []  # of what is new, from the end
+        first = b""
+        for key, digest in body.elements:
+            if digest and key in _MESSAGES:
+                first = digest
+                break
         after = near = cut = 0
         for place in range(len(body.elements) - 1, -1, -1):
             key, digest = body.elements[place]
             if not digest or key not in _MESSAGES:
                 continue
             known = self._ends.get(digest)
-            if known is not None and known[0] == place:
-                after = known[1]
+            if known is not None and known[:2] == (place, first):
+                after = known[2]
                 break
             if known is not None and places and not near:  # a window that slides, a history that was cut
-                near, cut = known[1], len(places)
+                near, cut = known[2], len(places)
             places.append(place)
             if len(places) == _LOOK:
                 break
@@ -99,7 +104,7 @@ class Reader:
             del places[cut:]
         end = places[0] if places else place
         if places or after:
-            remember(self._ends, body.elements[end].digest, (end, step))
+            remember(self._ends, body.elements[end].digest, (end, first, step))
         if not places:
             return after, []
         key = body.elements[end].key

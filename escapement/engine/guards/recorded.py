@@ -17,7 +17,6 @@ from escapement.words import semconv
 from escapement.words.errors import StoreError
 from escapement.words.http import content_type
 
-_TOKENS = (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS)
 _UNEXPECTED = (TypeError, ValueError, AttributeError, KeyError, IndexError, RecursionError)
 """What reading a body of an unexpected shape may raise: then its messages are not judged."""
 
@@ -54,10 +53,10 @@ def answered(
     step: int,
     lane: str,
     at: int,
+    tokens: int,
     cost: float | None,
 ) -> Answered:
     """A step that has ended. An error, or a stream that was not read to its end, says nothing about the model."""
-    tokens = sum(usage.count(attributes.get(name)) for name in _TOKENS)
     ending = attributes.get(semconv.RESPONSE_ENDING, "end")
     whole = (
         operation is not None
@@ -126,15 +125,24 @@ class Recorded:
             return max(last, self.at(trace.ended))
         return last
 
-    def answers(self, until: int | None = None) -> Iterator[tuple[Answered, StepRow]]:
-        """The answers that had come by then (of all steps so far: without a time), in order."""
+    def answers(self, until: int | None = None) -> Iterator[tuple[Answered, usage.Use]]:
+        """The answers that had come by then (of all steps so far: without a time), in order, with what they used."""
         while self._due and (until is None or self._due[0][0] <= until):
             end, step, row = heapq.heappop(self._due)
             attributes = row.attributes
             operation = recognise(attributes.get(semconv.METHOD, ""), attributes.get(semconv.PATH, ""), "-")
             kind = content_type(attributes.get(semconv.RESPONSE_HEADERS))
             document = answer_document(operation, row.body(), kind) if operation is not None else {}
-            cost = usage.cost_of(attributes, row.start, self._prices) if self._prices is not None else 0.0
-            at = self.at(end)
-            seen = answered(self._reader, operation, document, attributes, step=step, lane=row.lane, at=at, cost=cost)
-            yield seen, row
+            use = usage.use_of(attributes, attributes, row.start)
+            seen = answered(
+                self._reader,
+                operation,
+                document,
+                attributes,
+                step=step,
+                lane=row.lane,
+                at=self.at(end),
+                tokens=use.input + use.output,
+                cost=self._prices.cost(*use) if self._prices is not None else 0.0,
+            )
+            yield seen, use

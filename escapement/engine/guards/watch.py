@@ -6,7 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from escapement.engine import usage
@@ -26,10 +26,6 @@ from escapement.words.errors import BudgetExceededError, ConfigError, GuardError
 
 _log = logging.getLogger("escapement")
 
-_PRICED: Final = (
-    semconv.PROVIDER_NAME, semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL, semconv.USAGE_INPUT_TOKENS,
-    semconv.USAGE_OUTPUT_TOKENS, semconv.USAGE_CACHE_READ, semconv.USAGE_CACHE_WRITE,
-)  # fmt: skip
 _STEPS: Final = 512  # steps whose use is remembered for messages
 
 _REMEDIES: Final = {
@@ -42,14 +38,6 @@ _REMEDIES: Final = {
     "cost": "raise max_cost",
     "duration": "raise max_duration",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Used:
-    """What a step used, for messages."""
-
-    attributes: Mapping[str, Any]
-    start: int
 
 
 class Guards:
@@ -66,7 +54,7 @@ class Guards:
         self._prices = prices
         self._warn = warn
         self._source = source
-        actions = dict(settings.on_guard or rules.USUAL)
+        actions = rules.actions(settings.on_guard or {})
         if not settings.loop_detection_enabled:
             actions |= dict.fromkeys(rules.LOOPS, "off")
         self._actions = actions
@@ -79,7 +67,7 @@ class Guards:
         self._served = 0
         self._clock = 0
         self._began = time.time_ns()
-        self._used: OrderedDict[int, _Used] = OrderedDict()
+        self._used: OrderedDict[int, usage.Use] = OrderedDict()
         self._ledger = usage.Ledger(prices)
         self._said: OrderedDict[tuple[str, str, int | str], float] = OrderedDict()
         self._pending: list[Verdict] = []
@@ -144,9 +132,8 @@ class Guards:
         start: int,
     ) -> None:
         """A live call has ended."""
-        merged = {name: value for name in _PRICED if (value := answered.get(name, asked.get(name))) is not None}
-        succeeded = 0 < answered.get(semconv.STATUS, 0) < 400
-        cost = usage.cost_of(merged, start, self._prices) if self._budgets.priced and succeeded else 0.0
+        use = usage.use_of(asked, answered, start)
+        cost = self._prices.cost(*use) if self._budgets.priced else 0.0
         seen = recorded.answered(
             self._reader,
             operation,
@@ -155,19 +142,19 @@ class Guards:
             step=asked[semconv.STEP],
             lane=asked[semconv.LANE],
             at=self._clock + time.time_ns() - self._began,
+            tokens=use.input + use.output,
             cost=cost,
         )
-        for verdict in self._take(seen, merged, start):
+        for verdict in self._take(seen, use):
             if self._actions[verdict.rule] != "warn":
                 self._pending.append(verdict)  # nothing may be raised here: the next request is told
             elif not self._is_said(verdict):
                 self._warn(self._message(verdict))
         self._share(tokens=seen.tokens, cost=cost or 0.0)
         if cost is None:
-            model = merged.get(semconv.RESPONSE_MODEL) or merged.get(semconv.REQUEST_MODEL)
             self._complain(
                 "cost",
-                f"max_cost cannot count calls to {model}: their price is not known. "
+                f"max_cost cannot count calls to {use.model}: their price is not known. "
                 "Give it in prices_file, or set max_tokens",
             )
 
@@ -208,8 +195,8 @@ class Guards:
 
     def _settle(self, until: int | None) -> None:
         assert self._recorded is not None
-        for seen, row in self._recorded.answers(until):
-            for verdict in self._take(seen, row.attributes, row.start):
+        for seen, use in self._recorded.answers(until):
+            for verdict in self._take(seen, use):
                 if self._actions[verdict.rule] == "warn":
                     self._is_said(verdict)
                 else:
@@ -220,12 +207,12 @@ class Guards:
         assert self._recorded is not None
         assert self._source is not None
         for row in self._source.steps:
-            for seen, ended in self._recorded.answers(row.start):
-                self._pending += self._take(seen, ended.attributes, ended.start)
+            for seen, use in self._recorded.answers(row.start):
+                self._pending += self._take(seen, use)
             yield from self._reviewed(self._judge(self._recorded.asked(row, row.step, row.lane)))
             self._budgets.count(calls=1)
-        for seen, ended in self._recorded.answers():
-            yield from self._reviewed(self._take(seen, ended.attributes, ended.start))
+        for seen, use in self._recorded.answers():
+            yield from self._reviewed(self._take(seen, use))
 
     def _reviewed(self, verdicts: Iterable[Verdict]) -> Iterator[tuple[Verdict, str]]:
         assert self._source is not None
@@ -245,11 +232,10 @@ class Guards:
             yield from self._loops.asked(seen)
         yield from self._budgets.asked(seen, shared)
 
-    def _take(self, seen: Answered, attributes: Mapping[str, Any], start: int) -> Iterator[Verdict]:
+    def _take(self, seen: Answered, use: usage.Use) -> Iterator[Verdict]:
         """Take note of an answer, and what is to be said of it."""
-        used = _Used({name: attributes[name] for name in _PRICED if name in attributes}, start)
-        remember(self._used, seen.step, used, _STEPS)
-        self._ledger.add(attributes, attributes, start)
+        remember(self._used, seen.step, use, _STEPS)
+        self._ledger.count(use)
         self._budgets.count(step=seen)
         return self._loops.answered(seen) if self._reads else iter(())
 
@@ -287,10 +273,10 @@ class Guards:
         return answer  # type: ignore[no-any-return]
 
     def _is_said(self, verdict: Verdict) -> bool:
-        """Whether this was said before; it is said again each time that the count has doubled."""
+        """Whether this was said before; it is said again each time that the count is ten times as high."""
         key = (verdict.rule, verdict.level, verdict.subject)
         last = self._said.get(key)
-        if last is not None and verdict.count < 2 * last:
+        if last is not None and verdict.count < 10 * last:
             return True
         remember(self._said, key, verdict.count)
         return False
@@ -316,8 +302,8 @@ class Guards:
             return replace(verdict, calls=calls, tokens=tokens, cost=self._ledger.cost(), trace_id=trace_id)
         steps = [self._used[step] for step in verdict.steps if step in self._used]
         ledger = usage.Ledger(self._prices)
-        for step in steps:
-            ledger.add(step.attributes, step.attributes, step.start)
+        for use in steps:
+            ledger.count(use)
         tokens = ledger.input + ledger.output
         return replace(verdict, calls=len(steps), tokens=tokens, cost=ledger.cost(), trace_id=trace_id)
 
@@ -356,9 +342,9 @@ def _use(verdict: Verdict) -> str:
     if not verdict.calls:
         return ""
     cost = "cost unknown" if verdict.cost is None else f"${verdict.cost:.4f}"
-    whose = "The run's" if verdict.rule in rules.BUDGETS else "These"
+    whose = "The run took" if verdict.rule in rules.BUDGETS else "That took"
     calls = f"{verdict.calls} call{'s' if verdict.calls != 1 else ''}"
-    return f"{whose} {calls} took {verdict.tokens} tokens ({cost}). "
+    return f"{whose} {calls}, {verdict.tokens} tokens ({cost}) so far. "
 
 
 def _remedy(verdict: Verdict) -> str:
