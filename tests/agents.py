@@ -40,7 +40,8 @@ def by_stream(client: openai.OpenAI) -> Ask:
     """Streams of the OpenAI SDK."""
 
     def ask(messages: list[Any], model: str) -> str:
-        stream = client.chat.completions.create(model=model, messages=messages, stream=True)
+        chat = client.with_options(max_retries=0).chat
+        stream = chat.completions.create(model=model, messages=messages, stream=True)
         return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
 
     return ask
@@ -68,6 +69,12 @@ def in_memory() -> httpx2.Client:
         return httpx2.Response(200, json={"id": "x", "model": "gpt-4o", "choices": choices, "usage": usage})
 
     return httpx2.Client(transport=httpx2.MockTransport(answer))
+
+
+def restart() -> None:
+    """Begin with the first id again: what follows makes the same requests as the last time."""
+    global _ids
+    _ids = itertools.count(1)
 
 
 def identifier() -> str:

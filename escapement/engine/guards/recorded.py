@@ -75,7 +75,8 @@ def answered(
     reader.answer(step, attributes, said)
     text = "\n".join(message.text for message in said)
     calls = sum(len(message.tool_calls) for message in said)
-    read = ending == "end" or bool(text or calls)  # of one that was closed early more might have come
+    # Readers close streams when they have seen the end. Of one that was closed before, more might have come.
+    read = bool(text or calls or ending == "end" or attributes.get(semconv.RESPONSE_FINISH_REASONS))
     return Answered(step, lane, at, read, text, calls, tokens, cost)
 
 
