@@ -13,6 +13,7 @@ from escapement.engine.guards.steps import Answered, Asked, Verdict
 from escapement.words.config import Settings
 
 _WARNED_AT: Final = 0.8
+_NEARLY: Final = 1 - 1e-9  # ten times a tenth of a limit has reached it
 
 
 class Budgets:
@@ -49,10 +50,10 @@ class Budgets:
             whose = "all processes of the run together"
         for rule, limit in self.limits.items():
             amount = used[rule]
-            over = amount >= limit
+            over = amount >= limit * _NEARLY
             if rule == "calls":
                 amount += 1  # the one that is asked for: of ten, the eighth is warned about and the eleventh refused
-            if not over and amount < _WARNED_AT * limit:
+            if not over and amount < limit * _WARNED_AT * _NEARLY:
                 continue
             may, has = _ALLOWED[rule].format(_shown(rule, limit)), _HAS[rule].format(_shown(rule, amount))
             what = f"{whose} may {may}, and {has}"
@@ -89,17 +90,18 @@ def _shown(rule: str, amount: float) -> str:
     return f"{amount:,.0f}"
 
 
-_RECORD: Final = struct.Struct("<4sIqqd")
-_MAGIC: Final = b"ESC1"
+_RECORD: Final = struct.Struct("<4sIqqd4s")
+_BEGIN: Final = b"ESC<"
+_END: Final = b">ESC"
 
 
 class SharedUse:
-    """What several processes used, in a file to which each appends: 32 bytes when it makes a call, 32 when it has its
+    """What several processes used, in a file to which each appends: 36 bytes when it makes a call, 36 when it has its
     answer.
 
     A record is one `write` to the end, so records of processes that write at the same time stand one after the other,
-    and what a process wrote before it was killed counts. Reading goes on from where it ended. The first record says
-    when it all began. Where the file cannot be written or read, only this process is counted.
+    and what a process wrote before it was killed counts. Records have marks at both ends: one that is not whole (a
+    full disk) is passed over. Reading goes on from where it ended. The first record says when it all began.
     """
 
     def __init__(self, path: Path) -> None:
@@ -113,21 +115,26 @@ class SharedUse:
 
     def add(self, calls: int = 0, tokens: int = 0, cost: float = 0.0) -> None:
         """Append a record. Raises OSError."""
-        os.write(self._file, _RECORD.pack(_MAGIC, calls, time.time_ns(), tokens, cost))
+        os.write(self._file, _RECORD.pack(_BEGIN, calls, time.time_ns(), tokens, cost, _END))
 
     def read(self) -> dict[str, float]:
         """What all used so far, by rule. Raises OSError."""
-        while data := os.pread(self._file, _RECORD.size * 1024, self._at):
-            whole = len(data) - len(data) % _RECORD.size
-            if not whole:
-                break
-            self._at += whole
-            for magic, calls, when, tokens, cost in _RECORD.iter_unpack(data[:whole]):
-                if magic == _MAGIC:
-                    self._began = min(self._began or when, when)
-                    self._calls += calls
-                    self._tokens += tokens
-                    self._cost += cost
+        size = _RECORD.size
+        while len(data := os.pread(self._file, size * 1024, self._at)) >= size:
+            at = 0
+            while at + size <= len(data):
+                begin, calls, when, tokens, cost, end = _RECORD.unpack_from(data, at)
+                if begin != _BEGIN or end != _END:
+                    at = data.find(_BEGIN, at + 1)
+                    if at < 0:
+                        at = len(data) - len(_BEGIN) + 1
+                    continue
+                at += size
+                self._began = min(self._began or when, when)
+                self._calls += calls
+                self._tokens += tokens
+                self._cost += cost
+            self._at += at
         seconds = (time.time_ns() - self._began) / 1e9 if self._began else 0.0
         return {"calls": self._calls, "tokens": self._tokens, "cost": self._cost, "duration": seconds}
 
