@@ -37,6 +37,7 @@ def _pattern(*parts: str) -> re.Pattern[str]:
 _ALL: Final = _pattern(_IDS, _TRANSPORT, _TIMES, _COUNTERS)
 _PASSING: Final = _pattern(_TRANSPORT, _TIMES, _COUNTERS)
 _DIGIT: Final = re.compile("[0-9]").search
+_LETTERS: Final = str.maketrans("-0123456789", "abcdefghijk")
 _MARK: Final = "⟨⟩"
 _MOST: Final = 4096  # characters of a text that are masked, half from its start, half from its end
 _NEAR: Final = 48  # characters around a difference that say what it is
@@ -56,7 +57,8 @@ def clipped(text: str) -> str:
     if len(text) <= _MOST:
         return text
     half = _MOST // 2
-    return f"{text[:half]}\n{hash(text[half:-half])}\n{text[-half:]}"
+    between = str(hash(text[half:-half])).translate(_LETTERS)  # no number: it must not be masked
+    return f"{text[:half]}\n{between}\n{text[-half:]}"
 
 
 def masked(text: str, *, ids: bool = True) -> str:
