@@ -132,10 +132,10 @@ def same_error(ask: Ask, calls: int) -> None:
 
 def back_and_forth(ask: Ask, calls: int) -> None:
     """A-B-A-B: list, read, list, read."""
-    turns = itertools.cycle(
-        [lambda: turn(("list", {"path": "."}, "a.txt b.txt")), lambda: turn(("read", {"path": "a.txt"}, "nothing"))]
+    uses: itertools.cycle[Turn] = itertools.cycle(
+        [("list", {"path": "."}, "a.txt b.txt"), ("read", {"path": "a.txt"}, "nothing")]
     )
-    converse(ask, (make() for make in turns), calls)
+    converse(ask, (turn(use) for use in uses), calls)
 
 
 def retry_storm(ask: Ask, calls: int) -> None:

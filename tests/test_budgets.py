@@ -22,7 +22,7 @@ from tests import agents
 from tests.conftest import ask
 from tests.program import arguments, run_program
 from tests.provider import Provider
-from tests.test_guards import heard
+from tests.test_guards import heard, noted
 
 # What `agents.in_memory` says that each call uses: 100 tokens and 10, which gpt-4o does for this much.
 CALL = 110
@@ -46,7 +46,7 @@ def test_a_budget_warns_at_four_fifths_and_stops_when_asked(
     settings: dict[str, Any], calls: int, warned: int, said: str, store: Path
 ) -> None:
     verdicts: list[tuple[int, Verdict]] = []
-    with escapement.init(on_guard=lambda verdict: verdicts.append((trace.steps + 1, verdict)), **settings) as trace:
+    with escapement.init(on_guard=noted(verdicts), **settings) as trace:
         chat(calls + 2)
     (rule,) = {verdict.rule for _, verdict in verdicts}
     assert [(step, verdict.level) for step, verdict in verdicts] == [(warned, "warn"), (calls + 1, "stop")]

@@ -96,6 +96,17 @@ def heard(program: Callable[[], None]) -> list[str]:
     return [str(warning.message) for warning in caught if warning.category is escapement.EscapementWarning]
 
 
+def noted(verdicts: list[tuple[int, Verdict]]) -> Callable[[Verdict], None]:
+    """A function for `on_guard` that notes verdicts, each with the step that was asked for."""
+
+    def note(verdict: Verdict) -> None:
+        trace = escapement.current()
+        assert trace is not None
+        verdicts.append((trace.steps + 1, verdict))
+
+    return note
+
+
 # -- stopped, warned about, left alone -------------------------------------------------------------------------------
 
 
@@ -145,7 +156,7 @@ def test_verdicts_come_at_their_steps_live_and_from_the_trace(
     incident: Incident, client: openai.OpenAI, store: Path
 ) -> None:
     verdicts: list[tuple[int, Verdict]] = []
-    with escapement.init(incident.name, on_guard=lambda verdict: verdicts.append((trace.steps + 1, verdict))) as trace:
+    with escapement.init(incident.name, on_guard=noted(verdicts)) as trace:
         incident.agent(agents.by_sdk(client), incident.calls + 2)
     mine = [(step, verdict) for step, verdict in verdicts if verdict.rule == incident.rule]
     assert [step for step, verdict in mine if verdict.level == "warn"][:1] == (

@@ -172,7 +172,7 @@ SETTINGS: Mapping[str, Setting] = {
     "timing": Setting(
         "instant", _timing, "when replayed answers come: `instant`, as `recorded`, or a factor of the recorded times"
     ),
-    "loop_detection_enabled": Setting(True, _boolean, "kill a run that repeats the same request"),
+    "loop_detection_enabled": Setting(True, _boolean, "false switches the rules about loops off"),
     "max_identical_calls": Setting(10, _at_least(2), "the same request this many times kills the run"),
     "on_guard": Setting(
         None,
