@@ -23,7 +23,7 @@ Importing this module is cheap: the engine and OpenTelemetry are imported by the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from escapement.engine.trace import Trace
@@ -43,9 +43,7 @@ from escapement.words.errors import (
 
 if TYPE_CHECKING:
     from escapement.engine.session import Session
-    from escapement.store.rows import TraceRow
     from escapement.store.store import Store
-    from escapement.words.config import Settings
 
 __all__ = [
     "BudgetExceededError",
@@ -79,6 +77,8 @@ def init(
 ) -> Trace:
     """Record every model call from here on, until `stop()`, the end of a `with` block, or the end of the program.
 
+    In a program that `escapement run`, `replay` or `fork` started, it takes part in that run: it returns its trace,
+    and `stop()` and the end of the block leave it as it is.
     `metadata` is any mapping of JSON values. `settings` are those of `EscapementConfig`, given directly.
     Raises ConfigError for a wrong setting or when a recording runs here already, StoreError when the span store cannot
     be written.
@@ -90,17 +90,29 @@ def init(
     from escapement.engine import runs
     from escapement.engine.session import Session
 
+    around = runs.current()
+    if around is not None and around.member is not None:
+        around.joined += 1
+        return around.trace
     session = runs.start(lambda: Session(resolved, name=name, tags=tags, metadata=metadata), resolved.instrumentors)
     return session.trace
 
 
-def replay(trace: str | os.PathLike[str] | Trace, *, config: EscapementConfig | None = None, **settings: Any) -> Trace:
+def replay(
+    trace: str | os.PathLike[str] | Trace,
+    *,
+    until: int | None = None,
+    config: EscapementConfig | None = None,
+    **settings: Any,
+) -> Trace:
     """Answer every model call from a recorded trace, until `stop()` or the end of a `with` block.
 
     `trace` is an id, a unique prefix of one, `"@last"`, a Trace, or a file that `escapement export` wrote, which is
     replayed as it is, without a look into the store. A request that the trace does not know raises
     ReplayDivergenceError with `strict_replay=True`; otherwise it goes live with a warning, and what happens from then
     on becomes a trace of its own.
+    With `until=N` steps 1 to N-1 are answered, and step N and what comes after it go live, into a trace of its own;
+    N may be one more than the trace has steps, to go on behind its end.
     Raises TraceNotFoundError, TraceImportError (for a file that holds no trace), ConfigError and StoreError.
     """
     resolved = resolve(config, settings)
@@ -116,28 +128,16 @@ def replay(trace: str | os.PathLike[str] | Trace, *, config: EscapementConfig | 
             stacklevel=2,
         )
         return Trace(None, "", (), {})
-    from escapement.engine import runs
+    from escapement.engine import runs, sources
     from escapement.engine.session import Session
 
-    source, adopt = _source(reference, resolved)
+    source = sources.find(reference, resolved, until)
 
     def make() -> Session:
-        name, tags, metadata = source.name, source.tags, source.metadata
-        return Session(resolved, name=name, tags=tags, metadata=metadata, source=source, adopt=adopt)
+        row = source.row
+        return Session(resolved, name=row.name, tags=row.tags, metadata=row.metadata, source=source)
 
     return runs.start(make, resolved.instrumentors).trace
-
-
-def _source(reference: str | os.PathLike[str], settings: Settings) -> tuple[TraceRow, Callable[[], object]]:
-    """The trace that is meant: one of the store, or one in a file; and what brings it into the store."""
-    from escapement.store import documents, imports
-    from escapement.store.traces import SpanStore
-
-    if documents.is_file(reference):
-        row = documents.read_file(reference)
-        return row, lambda: imports.keep(settings.storage_dir, row)
-    store = SpanStore(settings.storage_dir)
-    return store.load(store.resolve(os.fspath(reference))), lambda: None
 
 
 def fork() -> Trace:
@@ -159,7 +159,7 @@ def fork() -> Trace:
 def stop() -> Trace | None:
     """End the run that is under way here and return its trace; None where there is none."""
     session = _current_session()
-    if session is None:
+    if session is None or (session.member is not None and not session.joined):
         return None
     from escapement.engine import runs
 

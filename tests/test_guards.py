@@ -387,6 +387,22 @@ def test_a_replay_that_goes_live_knows_what_was_served(store: Path) -> None:
     ]
 
 
+def test_a_mistake_of_ours_switches_guards_off_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reader: SpanStore
+) -> None:
+    def broken(*_: object) -> Any:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr("escapement.engine.guards.loops.Loops.asked", broken)
+    with agents.in_memory() as client, escapement.init(on_guard="kill") as trace:
+        agents.same_call(agents.by_http(client), 15)
+    row = reader.load(trace.trace_id)
+    assert (row.status, len(row.steps), row.complete) == ("completed", 15, True)
+    assert [record.message for record in caplog.records] == [
+        "Escapement's guards failed, and are off for the rest of the run"
+    ]
+
+
 # -- the command -----------------------------------------------------------------------------------------------------
 
 

@@ -315,3 +315,44 @@ def test_an_answer_does_not_wait_for_a_step_that_never_comes(provider: Provider)
     with escapement.replay(trace.trace_id, strict_replay=True) as replayed:
         asyncio.run(ask_for("three", "two"))
     assert (replayed.hits, replayed.misses) == (2, 0)
+
+
+# -- until ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("until", [1, 2, 3, 4])
+def test_until_answers_the_steps_before_it_and_goes_live_there(
+    client: openai.OpenAI, provider: Provider, store: Path, until: int
+) -> None:
+    trace, answers = record(client, "one", "two", "three")
+    with escapement.replay(trace.trace_id, until=until) as forked:
+        again = [ask(client, text) for text in ("one", "two", "three", "four")]
+    assert again[: until - 1] == answers[: until - 1]
+    assert not set(again[until - 1 :]) & set(answers)
+    assert (forked.hits, forked.misses, forked.calls) == (until - 1, 0, 5 - until)
+    assert (provider.count, forked.mode, forked.parent_id) == (3 + 5 - until, "fork", trace.trace_id)
+    before = provider.count
+    with escapement.replay(forked.trace_id, strict_replay=True):
+        assert [ask(client, text) for text in ("one", "two", "three", "four")] == again
+    assert provider.count == before
+
+
+def test_until_is_not_a_miss_even_in_strict_replay(client: openai.OpenAI, recwarn: pytest.WarningsRecorder) -> None:
+    trace, answers = record(client, "one", "two")
+    with escapement.replay(trace.trace_id, until=2, strict_replay=True) as forked:
+        assert ask(client, "one") == answers[0]
+        ask(client, "something else")
+    assert (forked.misses, [str(one.message) for one in recwarn]) == (0, [])
+    with (
+        escapement.replay(trace.trace_id, until=2, strict_replay=True),
+        pytest.raises(escapement.ReplayDivergenceError),
+    ):
+        ask(client, "not the first step")
+
+
+@pytest.mark.parametrize("until", [0, -1, 4, "2", 1.5, True])
+def test_until_takes_a_step_of_the_trace(client: openai.OpenAI, until: object) -> None:
+    trace, _ = record(client, "one", "two")
+    with pytest.raises(escapement.ConfigError, match=rf"until takes the step of {trace.trace_id} .*steps 1 to 2"):
+        escapement.replay(trace.trace_id, until=until)  # type: ignore[arg-type]
+    assert escapement.current() is None

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from escapement.cli import delete, demo, exchange, guards, info, listing, show, sql, stats, store
+from escapement.cli import delete, demo, exchange, guards, info, listing, run, show, sql, stats, store
 from escapement.words.errors import (
     EscapementError,
     EscapementWarning,
@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("run")(run.run)
+app.command("replay")(run.replay)
+app.command("fork")(run.fork)
 app.command("list")(listing.list_traces)
 app.command("show")(show.show)
 app.command("stats")(stats.stats)

@@ -17,9 +17,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
 from escapement.engine import redaction, spread
-from escapement.providers import Operation, answer_attributes, answer_document, streamed
+from escapement.providers import Operation, answer_attributes, answer_document, request_attributes, streamed
+from escapement.store.pieces import Body
 from escapement.words import semconv
-from escapement.words.http import REASONS, Failure, Headers, content_type
+from escapement.words.http import REASONS, Failure, Headers, Request, content_type
 
 if TYPE_CHECKING:
     from escapement.engine.session import Session
@@ -249,6 +250,23 @@ class Exchange:
             length += len(piece)
             cuts.append(length)
         return b"".join(pieces), cuts
+
+
+def request_span(operation: Operation, request: Request, body: Body) -> dict[str, Any]:
+    """Everything about the request but its body, for the span."""
+    fields = {name: value for name, (_, value) in body.fields.items()} if body.parsed else {}
+    attributes = request_attributes(operation, request, fields)
+    attributes |= {
+        semconv.OPERATION_NAME: redaction.name(operation.name),
+        semconv.SERVER_ADDRESS: redaction.name(request.origin.host),
+        semconv.METHOD: request.method,
+        semconv.PATH: request.path,
+        semconv.REQUEST_HEADERS: redaction.request_headers(request.headers),
+        semconv.REQUEST_BYTES: len(request.body),
+    }
+    if request.query:
+        attributes[semconv.QUERY] = request.query
+    return attributes
 
 
 def _causes(error: BaseException, most: int = 4) -> list[tuple[str, str]]:

@@ -16,12 +16,15 @@ import concurrent.futures
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from escapement.engine.patching import Patch
+
+if TYPE_CHECKING:
+    from escapement.engine.family import Membership
 
 ROOT = "main"
 
@@ -31,6 +34,8 @@ class Run(Protocol):
 
     @property
     def open(self) -> bool: ...
+
+    def membership(self, lane: str) -> Membership | None: ...
 
 
 class Scope:
@@ -95,6 +100,16 @@ def leave(scope: Scope) -> None:
         _scope.set(scope.outer)
 
 
+@contextmanager
+def within(scope: Scope) -> Iterator[None]:
+    """Run a block in `scope`."""
+    token = _scope.set(scope)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
 def _branch_off(context: Context, child: Scope) -> None:
     """Make `child` the scope of a context that a new branch will run in.
 
@@ -119,7 +134,8 @@ def _inner(function: Any, arguments: Sequence[Any]) -> Any:
     return given[0] if given else None
 
 
-def _name(target: Any) -> str:
+def branch_name(target: Any) -> str:
+    """What a branch that runs `target` is called."""
     target = _unwrapped(target)
     name = getattr(target, "__qualname__", None) or type(target).__name__
     return str(name).rpartition(".")[2]
@@ -132,10 +148,10 @@ def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], 
     target = args[0] if args else kwargs.get("coro")
     context = kwargs.get("context")
     if context is not None:
-        _branch_off(context, scope.child(_name(target)))
+        _branch_off(context, scope.child(branch_name(target)))
         return wrapped(*args, **kwargs)
     # The new task copies the current context, whatever task factory makes it.
-    token = _scope.set(scope.child(_name(target)))
+    token = _scope.set(scope.child(branch_name(target)))
     try:
         return wrapped(*args, **kwargs)
     finally:
@@ -149,9 +165,9 @@ def _start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...
     target = getattr(thread, "_target", None)
     context = getattr(_unwrapped(target), "__self__", None)
     if isinstance(context, Context):
-        _branch_off(context, scope.child(_name(_inner(target, getattr(thread, "_args", ())))))
+        _branch_off(context, scope.child(branch_name(_inner(target, getattr(thread, "_args", ())))))
         return wrapped(*args, **kwargs)
-    child = scope.child(_name(target if target is not None else type(thread)))
+    child = scope.child(branch_name(target if target is not None else type(thread)))
     original = thread.run
     replaced = thread.__dict__.get("run")
 
@@ -174,9 +190,9 @@ def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwarg
     function, *rest = args
     context = getattr(_unwrapped(function), "__self__", None)
     if isinstance(context, Context):  # context.run(target): how contexts are handed on by hand
-        _branch_off(context, scope.child(_name(_inner(function, rest))))
+        _branch_off(context, scope.child(branch_name(_inner(function, rest))))
         return wrapped(*args, **kwargs)
-    child = scope.child(_name(function))
+    child = scope.child(branch_name(function))
 
     def run(*arguments: Any, **keywords: Any) -> Any:
         token = _scope.set(child)

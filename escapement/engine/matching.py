@@ -14,10 +14,14 @@ class Matcher:
 
     The key is lane and fingerprint, first in first out; where the lane knows nothing of the request, any lane that
     does. Every step is looked at once however often it is passed over, so a call costs the same in a long trace as in
-    a short one.
+    a short one. Steps from `until` on are not handed out: they are to go live.
     """
 
-    def __init__(self, steps: Sequence[StepRow]) -> None:
+    def __init__(self, steps: Sequence[StepRow], until: int | None = None) -> None:
+        self._beyond: set[str] = set()
+        if until is not None:
+            self._beyond = {row.fingerprint for row in steps if row.step >= until}
+            steps = [row for row in steps if row.step < until]
         self.total = len(steps)
         self.served = 0
         self._exact: dict[tuple[str, str], deque[StepRow]] = {}
@@ -48,6 +52,10 @@ class Matcher:
             self._taken.add(row.step)
             self.served += 1
         return row
+
+    def is_beyond(self, fingerprint: str) -> bool:
+        """Whether this is a request of one of the steps that are to go live."""
+        return fingerprint in self._beyond
 
     def fingerprint_of(self, exact: str) -> str | None:
         """The fingerprint of a recorded request with these very bytes."""

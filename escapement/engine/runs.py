@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import Any
 
-from escapement.engine import lanes
+from escapement.engine import lanes, processes
 from escapement.engine.lanes import Scope
 from escapement.engine.session import Session
 from escapement.words.errors import ConfigError
@@ -44,7 +44,8 @@ def start(make: Callable[[], Session], instrumentors: Iterable[str] = ()) -> Ses
             _refuse_twice(around)
         wanted = _chosen(instrumentors)
         session = make()
-        _owners[session] = _here()
+        if session.member is None:
+            _owners[session] = _here()
         if around is None:
             lanes.set_process(session.scope)
         else:
@@ -56,7 +57,9 @@ def start(make: Callable[[], Session], instrumentors: Iterable[str] = ()) -> Ses
 
 
 def enter(session: Session) -> None:
-    """Make a session this context's own: `with`."""
+    """Make a session this context's own: `with`. The run that this process was started in stays the process's."""
+    if session.member is not None:
+        return
     with _lock:
         _entered.add(session)
         if lanes.process() is session.scope:
@@ -67,7 +70,13 @@ def enter(session: Session) -> None:
 
 
 def stop(session: Session, error: BaseException | None = None) -> None:
-    """End a session, and take off what was switched on if it was the last."""
+    """End a session, and take off what was switched on if it was the last.
+
+    The run that this process was started in ends with it, not with what the program calls its own.
+    """
+    if session.member is not None:
+        session.joined = max(0, session.joined - 1)
+        return
     session.close(error)
     with _lock:
         lanes.leave(session.scope)
@@ -132,6 +141,7 @@ def _chosen(names: Iterable[str]) -> list[EntryPoint]:
 def _switch_on(wanted: Iterable[EntryPoint]) -> None:
     if len(_open) == 1:
         lanes.install()
+        processes.install()
         _hook_exit()
     for point in wanted:
         try:
@@ -150,6 +160,7 @@ def _switch_off() -> None:
         if instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()
     lanes.remove()
+    processes.remove()
     _unhook_exit()
 
 
@@ -183,9 +194,16 @@ def _at_exit() -> None:
             session.close()
 
 
+def _before_fork() -> None:
+    for session in _open:
+        session.share()
+    processes.before_fork()
+
+
 def _after_fork() -> None:
     global _lock
     _lock = threading.RLock()
+    processes.after_fork()
     for session in _open:
         try:
             session.after_fork()
@@ -193,4 +211,4 @@ def _after_fork() -> None:
             _log.exception("Escapement: this forked process cannot go on with trace %s", session.trace_id)
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -10,47 +10,42 @@ session about every request to a model API; it answers with a recorded step to s
 
 from __future__ import annotations
 
-import logging
 import os
-import platform
-import socket
-import sys
 import threading
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
+from opentelemetry.context import Context
 
-from escapement.engine import divergence, frames, redaction, spans, usage
-from escapement.engine.calls import Call, Exchange
+from escapement.engine import divergence, endings, frames, redaction, spans, usage
+from escapement.engine.calls import Call, Exchange, request_span
+from escapement.engine.family import Family, Membership
 from escapement.engine.fingerprint import exact, fingerprint
 from escapement.engine.guards import Guards
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
+from escapement.engine.recording import Recording, warn
+from escapement.engine.sources import Source
 from escapement.engine.spans import StepSpan
 from escapement.engine.trace import Trace
-from escapement.providers import Operation, request_attributes
-from escapement.store import layout, sealing
-from escapement.store.journal import Journal, Record
+from escapement.providers import Operation
+from escapement.store.journal import Record
 from escapement.store.pieces import Body, Splitter, as_json
 from escapement.store.prices import Prices
-from escapement.store.rows import StepRow, TraceRow
-from escapement.words import ids, semconv
+from escapement.store.rows import StepRow
+from escapement.words import semconv
 from escapement.words.config import Settings
 from escapement.words.errors import (
     ConfigError,
     EscapementError,
-    EscapementWarning,
     GuardError,
-    StoreError,
 )
 from escapement.words.http import Request
 
-_log = logging.getLogger("escapement")
 _SEGMENT = 16_000_000  # bytes of a journal after which a run goes on in the next
 
 
@@ -64,10 +59,11 @@ class Session:
         name: str = "",
         tags: Sequence[str] = (),
         metadata: Mapping[str, Any] | None = None,
-        source: TraceRow | None = None,
-        adopt: Callable[[], object] = lambda: None,
+        source: Source | None = None,
+        member: Membership | None = None,
+        family: Family | None = None,
     ) -> None:
-        # `adopt` brings the source into the store, for a run that goes on from it.
+        # A `member` takes part in a run that another process began.
         self.settings = settings
         self.redacts = settings.redact
         self.name = name
@@ -78,8 +74,14 @@ class Session:
         self.mode = "record" if source is None else "replay"
         self.status = "running"
         self.error: str | None = None
-        self.source = source
-        self._adopt = adopt
+        self._source = source
+        self.source = source.row if source is not None else None
+        self._until = source.until or 0 if source is not None else 0
+        self.member = member
+        self.family = family
+        """What is shared with other processes, once there are any."""
+        self.joined = 0
+        """How many `init()` of the program found this run open already."""
         self.hits = 0
         self.misses = 0
         self.steps = 0
@@ -87,7 +89,7 @@ class Session:
         prices = Prices.of(settings)
         self.ledger = usage.Ledger(prices)
         """What live calls used; what was served cost nothing."""
-        self.scope = Scope(self)
+        self.scope = Scope(self, member.lane) if member is not None else Scope(self)
         self.process_id = os.getpid()
         # Reentrant: the garbage collector may end a forgotten stream of this very run while we are at work.
         self._lock = threading.RLock()
@@ -96,19 +98,27 @@ class Session:
         self._in_flight = 0
         self._last_end: dict[str, int] = {}
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
-        self._matcher = Matcher(source.steps) if source is not None else None
+        self._matcher = Matcher(source.row.steps, source.until) if source is not None else None
         self._served: list[tuple[int, str, StepRow]] = []
-        self._journal: Journal | None = None
+        self._recording = Recording(settings, self._splitter.reset)
         self._latched: GuardError | None = None
-        self._warned = False
-        self._guards = Guards(settings, prices, _warn, source)
+        self._guards = Guards(settings, prices, warn, self.source)
         spans.become_global()
-        self._root: otel.Span | None = None
-        self.root_context = otel_context.Context()
         if source is None:
-            self.trace_id = self._begin()
-        else:
-            self.trace_id = source.trace_id
+            self._begin()
+        elif member is not None and member.live:
+            self.mode = "fork"
+            self._begin()
+
+    @property
+    def root_context(self) -> Context:
+        """Has the run's span as the current one."""
+        return self._recording.context
+
+    @property
+    def trace_id(self) -> str:
+        """The trace that is written or, while none is, the one that is replayed."""
+        return self._recording.trace_id or (self.source.trace_id if self.source is not None else "")
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -124,7 +134,7 @@ class Session:
         lane = scope.lane
         request = redaction.address(request)
         with self._lock:
-            step = self.steps + 1
+            step = self._number()
             bytes_ = exact(request)
             print_ = self._matcher.fingerprint_of(bytes_) if self._matcher is not None else None
             body = None
@@ -134,18 +144,25 @@ class Session:
             if row is None and body is None:
                 body = self._splitter.split(request.body, lane)
             beside = self._is_beside(print_, row)
-            verdict = self._guards.asked(step, lane, print_, request.path, operation, body, row, beside, self.trace_id)
-            if verdict is not None:
-                raise self._kill(verdict)
-            self.steps = step
+            error = self._guards.asked(step, lane, print_, request.path, operation, body, row, beside, self.trace_id)
+            if error is not None:
+                raise self._kill(error)
+            self.steps += 1
             if row is not None:
                 self._serve(step, lane, row)
                 return row
             assert body is not None
             if self._matcher is not None:
-                self._miss(print_, request, operation, lane, step, body)
+                self._go_live(print_, request, operation, lane, step, body)
+            self._guards.sent()
             start = time.time_ns()
-            attributes = self._describe(request, operation, lane, step, print_, body)
+            attributes = request_span(operation, request, body) | {
+                semconv.TRACE_ID: self.trace_id,
+                semconv.STEP: step,
+                semconv.LANE: lane,
+                semconv.MODE: self.mode,
+                semconv.FINGERPRINT: print_,
+            }
             if bytes_ and not body.secrets:  # a hash of a short secret could be guessed
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
@@ -154,6 +171,16 @@ class Session:
         attributes[semconv.REQUEST_BODY] = delta
         self._open(call, operation, attributes, new, start)
         return self._exchange(call)
+
+    def _number(self) -> int:
+        """The number of the step that is next, among those of all processes of the run."""
+        if self.family is None:
+            return self.steps + 1
+        try:
+            return self.family.number()
+        except OSError as error:
+            self._recording.complain(f"steps have no numbers of their own ({error.strerror or error})")
+            return self.steps + 1
 
     def _is_beside(self, print_: str, row: StepRow | None) -> bool:
         """Whether the same request is under way already: now, or in the recording that is replayed."""
@@ -177,28 +204,6 @@ class Session:
         self._live.add(exchange)
         return exchange
 
-    def _describe(
-        self, request: Request, operation: Operation, lane: str, step: int, print_: str, body: Body
-    ) -> dict[str, Any]:
-        fields = {name: value for name, (_, value) in body.fields.items()} if body.parsed else {}
-        attributes = request_attributes(operation, request, fields)
-        attributes |= {
-            semconv.OPERATION_NAME: redaction.name(operation.name),
-            semconv.SERVER_ADDRESS: redaction.name(request.origin.host),
-            semconv.TRACE_ID: self.trace_id,
-            semconv.STEP: step,
-            semconv.LANE: lane,
-            semconv.MODE: self.mode,
-            semconv.FINGERPRINT: print_,
-            semconv.METHOD: request.method,
-            semconv.PATH: request.path,
-            semconv.REQUEST_HEADERS: redaction.request_headers(request.headers),
-            semconv.REQUEST_BYTES: len(request.body),
-        }
-        if request.query:
-            attributes[semconv.QUERY] = request.query
-        return attributes
-
     def _open(
         self, call: Call, operation: Operation, attributes: dict[str, Any], new: Mapping[str, bytes], start: int
     ) -> None:
@@ -209,18 +214,29 @@ class Session:
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
         self.hits += 1
         self._served.append((step, lane, row))
-        if self._journal is not None:
-            self.keep(self._served_record(step, lane, row))
+        record = self._served_record(step, lane, row)
+        self.keep(record)
+        self._report(record)
         listener = spans.listening_tracer()
         if listener is not None:
             attributes = spans.slim(row.attributes) | {semconv.MODE: "replay", semconv.TRACE_ID: self.trace_id}
             listener.start_span(row.name, kind=otel.SpanKind.CLIENT, attributes=attributes).end()
+
+    def _go_live(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
+        """A request that no step answers. It was to go live from `until` on; else it is a miss."""
+        assert self._matcher is not None
+        if self._until and (step >= self._until or self._matcher.is_beyond(print_) or self._recording.begun):
+            if not self._recording.begun:
+                self._fork()
+        else:
+            self._miss(print_, request, operation, lane, step, body)
 
     def _miss(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
         """A request that the trace does not know: an error in strict replay, else a fork."""
         assert self.source is not None
         assert self._matcher is not None
         self.misses += 1
+        self._report({"record": "miss"})
         scrubbed = redaction.scrub(request.body) if self.redacts else request.body
         model = operation.model or body.fields.get("model", (0, ""))[1]
         error = divergence.explain(
@@ -234,13 +250,13 @@ class Session:
         )
         if self.settings.strict_replay:
             raise error
-        first = self._journal is None
+        first = not self._recording.begun
         if first:
             self._fork()
         where = (
             f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
         )
-        _warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
+        warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
@@ -256,8 +272,8 @@ class Session:
             if 0 < answered.get(semconv.STATUS, 0) < 400:
                 self.ledger.add(asked, answered, began)
             self._guards.answered(asked, answered, operation, document, began)
-            if self._journal is not None and self._journal.length >= _SEGMENT and not self._in_flight:
-                self._go_on(self._journal)
+            if self._recording.length >= _SEGMENT and not self._in_flight:
+                self._recording.go_on()
 
     # -- going live ----------------------------------------------------------------------------------------------
 
@@ -268,18 +284,19 @@ class Session:
                 "fork() goes live out of a replay, and none is running here: call escapement.replay(trace) first"
             )
         with self._lock:
-            if self._journal is None:
+            if not self._recording.begun:
                 self._fork()
             self._matcher = None
 
     def _fork(self) -> None:
-        assert self.source is not None
+        assert self._source is not None
         self.mode = "fork"
         try:
-            self._adopt()
+            self._source.adopt()
         except EscapementError as error:
-            _warn(f"the trace that is replayed cannot be taken into the store: its steps will read as gone ({error})")
-        self.trace_id = self._begin()
+            warn(f"the trace that is replayed cannot be taken into the store: its steps will read as gone ({error})")
+        self._begin()
+        self._report({"record": "live"})
         self.keep(*[self._served_record(*served) for served in self._served])
 
     def _served_record(self, step: int, lane: str, row: StepRow) -> Record:
@@ -294,84 +311,30 @@ class Session:
             "time": time.time_ns(),
         }
 
-    # -- the journal ---------------------------------------------------------------------------------------------
+    # -- the trace that is written -------------------------------------------------------------------------------
 
-    def _begin(self) -> str:
-        """Open a journal and the run's span; the new trace's id. Raises StoreError."""
-        name = redaction.scrub_text(self.name)
-        otel_id = ids.new_otel_trace_id()
-        trace_id = ids.trace_id_of(otel_id)
-        self._journal = self._new_journal(trace_id)
-        attributes = {semconv.TRACE_ID: trace_id, semconv.TRACE_NAME: name, semconv.MODE: self.mode}
-        self._root = spans.start_root(name or "escapement", otel_id, attributes)
-        self.root_context = otel.set_span_in_context(self._root, otel_context.get_current())
-        self.keep(
-            {
-                "record": "trace",
-                "format": layout.FORMAT,
-                "trace": trace_id,
-                "trace_id": f"{self._root.get_span_context().trace_id:032x}",
-                "span_id": f"{self._root.get_span_context().span_id:016x}",
-                "name": name,
-                "tags": redaction.scrub_value(self.tags),
-                "metadata": redaction.scrub_value(self.metadata),
-                "mode": self.mode,
-                "parent": self.source.trace_id if self.source is not None else None,
-                "time": time.time_ns(),
-                "origin": {
-                    "host": socket.gethostname(),
-                    "pid": os.getpid(),
-                    "service": spans.service_name(),
-                    "program": os.path.basename(sys.argv[0]) if sys.argv else "",
-                    "python": platform.python_version(),
-                    "escapement": spans.own_version(),
-                },
-            }
-        )
-        return trace_id
+    def _begin(self) -> None:
+        """From here on there is a trace that is written. Raises StoreError."""
+        parent = self.source.trace_id if self.source is not None else None
+        if self.member is None or not self.member.otel_trace_id:
+            self._recording.begin(self.name, self.tags, self.metadata, self.mode, parent)
+            return
+        self._recording.join(self.member)
+        if self.mode == "fork" and self.family is not None and self.family.first("live"):
+            self._recording.head(self.name, self.tags, self.metadata, self.mode, parent)
 
     def keep(self, *records: Record) -> bool:
         """Write records to the journal; False if they are not on disk."""
-        if self._journal is None:
-            return False
-        if self._journal.write(*records):
-            return True
-        # What later bodies would be described by may be missing now: describe them from nothing.
-        self._splitter.reset()
-        return False
-
-    def _go_on(self, full: Journal) -> None:
-        """Go on in a new journal, so that what is in the full one can be sealed while the run is under way."""
-        try:
-            self._journal = self._new_journal(self.trace_id)
-        except StoreError:
-            return  # no room for a new one: the old one still takes records
-        full.write({"record": "continued", "time": time.time_ns()})
-        full.close()
-        self._splitter.reset()
-        self.keep({"record": "continues", "trace": self.trace_id, "time": time.time_ns()})
-        self._seal()
-
-    def _new_journal(self, trace_id: str) -> Journal:
-        store = layout.create(self.settings.storage_dir)
-        return Journal(store, trace_id, fsync=self.settings.durability == "fsync", on_loss=self._complain)
-
-    def _seal(self) -> None:
-        """Have what is finished moved into the tables, if there is enough of it; never here, and never waited for."""
-        if self.settings.sealing == "background":
-            sealing.start(self.settings.storage_dir)
+        return self._recording.keep(*records)
 
     def lose(self) -> None:
         """A step could not be written."""
         self.lost += 1
+        self._report({"record": "lost"})
 
-    def _complain(self, error: OSError) -> None:
-        if not self._warned:
-            self._warned = True
-            _warn(
-                f"the recording {self.trace_id} is INCOMPLETE: {self.settings.storage_dir} cannot be written "
-                f"({error.strerror or error}). The program goes on; steps are lost until there is room again."
-            )
+    def _report(self, record: Record) -> None:
+        if self.member is not None and self.family is not None:
+            self.family.report(record)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -379,20 +342,9 @@ class Session:
         """Latch the run: it is saved as killed, and every later call of it is refused."""
         self._latched = error
         self.status, self.error = "killed", str(error)
-        self._write_end()
+        self._recording.write_end(self.status, self.error, self.lost)
+        self._report({"record": "killed", "error": self.error})
         return error
-
-    def _write_end(self) -> None:
-        if self._journal is None:
-            return
-        record = {
-            "record": "end",
-            "status": self.status,
-            "error": self.error,
-            "time": time.time_ns(),
-            "lost": self.lost,
-        }
-        self.keep(record)
 
     def close(self, error: BaseException | None = None) -> None:
         """End the run: completed, or failed with `error`. Safe to call twice."""
@@ -401,31 +353,66 @@ class Session:
                 return
             for exchange in list(self._live):
                 exchange.abandon()  # a stream that is still being read: keep what has arrived
+            described = endings.describe(error) if error is not None else None
+            if error is not None:
+                self._report({"record": "ended", "kind": endings.kind(error), "error": described})
             if self.status == "running":
                 self.status = "completed" if error is None else "failed"
-                if error is not None:
-                    self.error = _describe_error(error)
-            if self._root is not None:
-                if self.status != "completed":
-                    self._root.set_status(otel.StatusCode.ERROR, self.error)
-                self._root.end()
+                self.error = described
             self.open = False
-        if self._journal is not None:
-            self._write_end()
-            self._journal.close()
-            self._seal()
-            if self.lost:
-                _warn(f"the recording {self.trace_id} is incomplete: {self.lost} steps could not be written")
+        self._recording.close(self.status, self.error, self.lost)
+        if self.family is not None and self.member is None and self.process_id == os.getpid():
+            self.family.remove()
+
+    # -- other processes -----------------------------------------------------------------------------------------
+
+    def share(self) -> Family | None:
+        """Before there is another process: have what is shared with it. None where that cannot be."""
+        with self._lock:
+            if self.family is None:
+                try:
+                    self.family = Family.create(self.steps)
+                    if self.mode == "fork":
+                        self.family.first("live")  # and so no other process begins its trace
+                except OSError as error:
+                    self._recording.complain(f"other processes cannot take part ({error.strerror or error})")
+            return self.family
+
+    def membership(self, lane: str) -> Membership | None:
+        """What another process needs to take part in this run, as `lane`. None where it cannot."""
+        family = self.share()
+        if family is None:
+            return None
+        live = self.mode == "fork"
+        if self.member is not None:
+            return replace(self.member, lane=lane, live=live)
+        storage = self.settings.storage_dir
+        return Membership(
+            folder=str(family.folder),
+            storage_dir=storage if isinstance(storage, str) else str(storage.absolute()),
+            otel_trace_id=self._recording.otel_trace_id,
+            span_id=self._recording.span_id,
+            name=self.name,
+            replays=self._source.reference if self._source is not None and self._matcher is not None else "",
+            strict=self.settings.strict_replay,
+            until=self._until or None,
+            live=live,
+            lane=lane,
+        )
 
     def after_fork(self) -> None:
         """In a child process: write to a journal of its own, so that each has one writer."""
         self._lock = threading.RLock()
         self._live = set()
-        if self._journal is not None:
-            self._journal.close()
-            self._splitter.reset()
-            self._in_flight = 0
-            self._journal = self._new_journal(self.trace_id)
+        self._in_flight = 0
+        if self.family is not None:
+            self.family.after_fork()
+        if self.member is not None:
+            self._served = []
+            if self.mode == "fork":
+                self._report({"record": "live"})
+        self._splitter.reset()
+        self._recording.after_fork()
 
     @property
     def remaining(self) -> int:
@@ -435,16 +422,3 @@ class Session:
 
 def _title(attributes: Mapping[str, Any]) -> str:
     return f"{attributes[semconv.OPERATION_NAME]} {attributes.get(semconv.REQUEST_MODEL, '')}".strip()
-
-
-def _describe_error(error: BaseException) -> str:
-    return redaction.scrub_text(f"{type(error).__name__}: {error}")[:2000]
-
-
-def _warn(message: str) -> None:
-    """Say something loudly, at the user's line. Where warnings are errors it is logged: ours never stop the program."""
-    file, line = divergence.user_frame() or (__file__, 0)
-    try:
-        warnings.warn_explicit(f"Escapement: {message}", EscapementWarning, file, line)
-    except EscapementWarning as warning:
-        _log.warning("%s", warning)

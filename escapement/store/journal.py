@@ -6,7 +6,7 @@ nothing that had reached it. The file is locked while its writer lives: a reader
 
 Records, told apart by `record`: `trace` (the first line), `start` and `span` (a step begins, ends), `served` (a step
 that a replay took from another trace), `end`. A long run goes on in another file: `continued` is then the last record
-of the one, `continues` the first of the next.
+of the one, `continues` the first of the next. A process that takes part in the run of another begins with `joins`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Segment:
     trace_id: str
     journal: str
     header: Record = field(default_factory=dict)
-    """The first record of the run; empty in the journal of a forked process, and in all but the first of a long run."""
+    """The first record of the run; empty where a process joined it, and in all but the first journal of a long run."""
     end: Record = field(default_factory=dict)
     status: str | None = None
     lost: int = 0
@@ -64,7 +64,7 @@ def read(path: Path, trace_id: str) -> Segment:
     elif alive:
         segment.status = "running"
     elif reader.continued or not (segment.header or reader.continues):
-        segment.status = None  # it goes on in the next one; or a forked process, which does not end the trace
+        segment.status = None  # it goes on in the next one; or of a process that joined, which does not end the trace
     else:
         segment.status = "interrupted"
     return segment
@@ -119,6 +119,9 @@ class _Reader:
         elif kind == "continues":
             _times(record["time"])
             self.continues = True
+            segment.began = record["time"]
+        elif kind == "joins":
+            _times(record["time"])
             segment.began = record["time"]
         elif kind == "continued":
             self.continued = True

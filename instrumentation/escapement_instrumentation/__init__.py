@@ -16,10 +16,10 @@ from typing import Any
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # untyped
 
+from escapement.engine.hooks import ModuleHooks
 from escapement_instrumentation.clients import client_hooks
 from escapement_instrumentation.cohere import cohere_hooks
 from escapement_instrumentation.gemini import gemini_hooks
-from escapement_instrumentation.hooks import ModuleHooks
 from escapement_instrumentation.sdks import sdk_hooks
 
 __all__ = [

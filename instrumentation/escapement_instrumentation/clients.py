@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from escapement.engine import lanes
 from escapement.engine.calls import Call, Exchange, current_call
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.lanes import Scope
 from escapement.engine.patching import Patch
 from escapement.engine.session import Session
@@ -23,7 +24,6 @@ from escapement.store.rows import StepRow
 from escapement.words.errors import EscapementError
 from escapement.words.http import Request
 from escapement_instrumentation import responses
-from escapement_instrumentation.hooks import ModuleHooks
 from escapement_instrumentation.pace import Pace
 from escapement_instrumentation.sdks import Unwind
 

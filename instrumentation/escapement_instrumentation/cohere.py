@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from escapement.engine.calls import current_call
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch, Wrapper
-from escapement_instrumentation.hooks import ModuleHooks
 from escapement_instrumentation.sdks import around, around_async, retries_of
 
 

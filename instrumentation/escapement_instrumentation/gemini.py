@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 from escapement.engine import lanes
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
-from escapement_instrumentation.hooks import ModuleHooks
 
 
 def gemini_hooks() -> ModuleHooks:

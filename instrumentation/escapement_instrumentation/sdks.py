@@ -15,8 +15,8 @@ from typing import Any
 
 from escapement.engine import lanes
 from escapement.engine.calls import Call, current_call
+from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch, Wrapper
-from escapement_instrumentation.hooks import ModuleHooks
 
 _log = logging.getLogger("escapement")
 

@@ -118,9 +118,9 @@ class SharedUse:
         os.write(self._file, _RECORD.pack(_BEGIN, calls, time.time_ns(), tokens, cost, _END))
 
     def read(self) -> dict[str, float]:
-        """What all used so far, by rule. Raises OSError."""
+        """What all used so far, by rule; as far as it can be read."""
         size = _RECORD.size
-        while len(data := os.pread(self._file, size * 1024, self._at)) >= size:
+        while len(data := self._data(size * 1024)) >= size:
             at = 0
             while at + size <= len(data):
                 begin, calls, when, tokens, cost, end = _RECORD.unpack_from(data, at)
@@ -137,6 +137,12 @@ class SharedUse:
             self._at += at
         seconds = (time.time_ns() - self._began) / 1e9 if self._began else 0.0
         return {"calls": self._calls, "tokens": self._tokens, "cost": self._cost, "duration": seconds}
+
+    def _data(self, most: int) -> bytes:
+        try:
+            return os.pread(self._file, most, self._at)
+        except OSError:
+            return b""
 
     def close(self) -> None:
         os.close(self._file)

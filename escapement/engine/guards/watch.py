@@ -7,7 +7,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from escapement.engine import usage
 from escapement.engine.guards import recorded
@@ -22,7 +23,13 @@ from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import rules, semconv
 from escapement.words.config import Settings
-from escapement.words.errors import BudgetExceededError, ConfigError, GuardError, LoopDetectedError
+from escapement.words.errors import (
+    BudgetExceededError,
+    ConfigError,
+    EscapementError,
+    GuardError,
+    LoopDetectedError,
+)
 
 _log = logging.getLogger("escapement")
 
@@ -40,6 +47,31 @@ _REMEDIES: Final = {
 }
 
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _harmless(
+    method: Callable[Concatenate[Guards, Arguments], Result],
+) -> Callable[Concatenate[Guards, Arguments], Result | None]:
+    """A mistake of ours switches the guards off, and not the recording, let alone the program."""
+
+    @wraps(method)
+    def safe(self: Guards, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result | None:
+        if self.broken:
+            return None
+        try:
+            return method(self, *args, **kwargs)
+        except EscapementError:
+            raise
+        except Exception:
+            self.broken = True
+            _log.exception("Escapement's guards failed, and are off for the rest of the run")
+            return None
+
+    return safe
+
+
 class Guards:
     """Watches one run. Whoever calls holds the lock of the run.
 
@@ -50,6 +82,7 @@ class Guards:
     def __init__(
         self, settings: Settings, prices: Prices, warn: Callable[[str], None], source: TraceRow | None
     ) -> None:
+        self.broken = False
         self._settings = settings
         self._prices = prices
         self._warn = warn
@@ -78,10 +111,10 @@ class Guards:
         judged = [*loops, *self._budgets.limits]
         self._reads = any(actions[rule] != "off" for rule in loops)
         self._eager = any(actions[rule] not in ("off", "warn") for rule in judged)
-        self._sends = source is None or not settings.strict_replay
 
     # -- what a run tells ----------------------------------------------------------------------------------------
 
+    @_harmless
     def asked(
         self,
         step: int,
@@ -116,13 +149,15 @@ class Guards:
             at=at,
             beside=beside,
         )
-        error = self._decide(self._judge(seen, self._shared_use()), trace_id)
-        if error is None:
-            self._budgets.count(calls=1)
-            if self._sends:
-                self._share(calls=1)
-        return error
+        return self._decide(self._judge(seen, self._shared_use()), trace_id)
 
+    @_harmless
+    def sent(self) -> None:
+        """The request that was asked about goes out now."""
+        self._budgets.count(calls=1)
+        self._share(calls=1)
+
+    @_harmless
     def answered(
         self,
         asked: Mapping[str, Any],

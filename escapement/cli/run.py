@@ -1,0 +1,180 @@
+"""`escapement run`, `replay` and `fork`: any Python program, unchanged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from escapement.cli import output
+from escapement.cli.overview import Overview
+from escapement.engine.family import Membership, command_name
+from escapement.words.config import Settings, resolve
+from escapement.words.errors import ConfigError, EscapementError
+
+if TYPE_CHECKING:
+    from escapement.engine.conducting import Outcome
+
+HOOK = Path(__file__).parent.parent / "startup"
+umask = os.umask(0o077)
+"""What files of the program are to be made with; ours are made private."""
+os.umask(umask)
+
+Command = Annotated[list[str], typer.Argument(help="The command, after `--`.", metavar="CMD", show_default=False)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Without the line at the end.")]
+Strict = Annotated[
+    bool | None,
+    typer.Option("--strict/--no-strict", help="An unknown request ends in an error, or goes live.", show_default=False),
+]
+Reference = Annotated[str, typer.Argument(metavar="ID", help="Id, a unique start of one, @last, or an exported file.")]
+
+
+def run(
+    command: Command,
+    name: Annotated[str, typer.Option(help="What to call the trace.", show_default="the program's name")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of the trace; may be given several times.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Record a command: any Python program, unchanged, with the Python processes it starts."""
+    program = _found(command)
+    settings = resolve()
+    if not settings.enabled:
+        _say(quiet, "Escapement is switched off (enabled=false), so nothing was recorded")
+        raise typer.Exit(_passed_on(_execute(program, command, {})))
+    from escapement.engine.conducting import Recorded
+
+    recorded = Recorded(settings, name or command_name(command), tag or ())
+    outcome = recorded.end(_execute(program, command, _environment(recorded.member)))
+    _say(quiet, _recorded(outcome, settings))
+    raise typer.Exit(outcome.code)
+
+
+def replay(trace: Reference, command: Command, strict: Strict = None, quiet: Quiet = False) -> None:
+    """Run a command again with the answers of a trace: the same, offline, for nothing."""
+    _replay(trace, command, strict, quiet, None)
+
+
+def fork(
+    trace: Reference,
+    command: Command,
+    at: Annotated[int, typer.Option(metavar="STEP", help="The first step that goes live.", show_default=False)],
+    strict: Strict = None,
+    quiet: Quiet = False,
+) -> None:
+    """Replay a command up to a step, and go live from there, into a new trace."""
+    _replay(trace, command, strict, quiet, at)
+
+
+def _replay(reference: str, command: list[str], strict: bool | None, quiet: bool, until: int | None) -> None:
+    program = _found(command)
+    settings = resolve(None, {"strict_replay": strict})
+    if not settings.enabled:
+        raise ConfigError(
+            f"Escapement is switched off (enabled=false, set by {settings.origins['enabled']}), so nothing could be "
+            "replayed and the command would go live; it was not started"
+        )
+    from escapement.engine.conducting import Replayed
+
+    replayed = Replayed(settings, reference, until)
+    outcome = replayed.end(_execute(program, command, _environment(replayed.member)))
+    _say(quiet, _replayed(outcome, settings, replayed.member.name, replayed.steps))
+    raise typer.Exit(outcome.code)
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+def _found(command: list[str]) -> str:
+    """The program that is meant. Ends as shells do where there is none."""
+    program = shutil.which(command[0])
+    if program is None:
+        there = os.path.exists(command[0])
+        what = "is not a program that can be run" if there else "no such command"
+        print(f"escapement: {command[0]}: {what}", file=sys.stderr)
+        raise typer.Exit(126 if there else 127)
+    return program
+
+
+def _environment(member: Membership) -> dict[str, str]:
+    """What makes every Python below take part in the run."""
+    paths = os.environ.get("PYTHONPATH", "")
+    return member.environment() | {"PYTHONPATH": os.pathsep.join([str(HOOK), paths] if paths else [str(HOOK)])}
+
+
+def _execute(program: str, command: list[str], environment: dict[str, str]) -> int:
+    """Run the command to its end, with our stdin, stdout and stderr. As `Popen.returncode`: negative for a signal."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if number != signal.SIGINT:  # a terminal sends that one to both of us
+            process.send_signal(number)
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    process = subprocess.Popen(command, executable=program, env=os.environ | environment, close_fds=False, umask=umask)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, pass_on)
+    return process.wait()
+
+
+def _passed_on(returned: int) -> int:
+    return 128 - returned if returned < 0 else returned
+
+
+# -- the line at the end ---------------------------------------------------------------------------------------------
+
+_NOT_LOADED = (
+    "no model call was seen: no Python process of this command loaded Escapement (`python -E` and `-I` pass over it, "
+    "and so does a program that is not Python)"
+)
+
+
+def _recorded(outcome: Outcome, settings: Settings) -> str:
+    if not outcome.joined:
+        return f"{outcome.trace_id} · {outcome.status} · {_NOT_LOADED}"
+    return _written(outcome, settings)
+
+
+def _replayed(outcome: Outcome, settings: Settings, name: str, steps: int) -> str:
+    if not outcome.joined:
+        return f"{outcome.trace_id} was NOT replayed: {_NOT_LOADED}"
+    if outcome.live:
+        return _written(outcome, settings)
+    parts = [f"{outcome.trace_id} {name}".strip(), f"replayed {outcome.served} of {output.amount(steps, 'step')}"]
+    if outcome.missed:
+        parts.append(f"{output.amount(outcome.missed, 'request')} not in the trace")
+    return output.plain(" · ".join(parts))
+
+
+def _written(outcome: Outcome, settings: Settings) -> str:
+    from escapement.store.prices import Prices
+    from escapement.store.traces import SpanStore
+
+    prices = Prices.of(settings)
+    try:
+        seen = Overview.of(SpanStore(settings.storage_dir, prices=prices).load(outcome.trace_id), prices)
+    except EscapementError as error:
+        return f"{outcome.trace_id} · {outcome.status} · {error}"
+    parts = [f"{outcome.trace_id} {seen.row.name}".strip(), seen.status]
+    if seen.row.parent:
+        parts.append(f"forked from {seen.row.parent}")
+        parts.append(f"{outcome.served} served, {seen.steps - outcome.served} live")
+    elif not seen.steps:
+        parts.append("no model call was seen")
+    else:
+        parts.append(output.amount(seen.steps, "step"))
+    if seen.steps > outcome.served:
+        cost = "cost unknown" if seen.cost is None else output.cost(seen.cost)
+        parts += [f"{output.tokens(seen.tokens)} tokens", cost]
+    return output.plain(" · ".join(parts))
+
+
+def _say(quiet: bool, line: str) -> None:
+    if not quiet:
+        print(f"escapement: {line}", file=sys.stderr)

@@ -1,0 +1,76 @@
+"""How a process comes to take part in a run that another one began."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from escapement.engine import processes, runs, sources
+from escapement.engine.family import Family, Membership
+from escapement.engine.lanes import Scope
+from escapement.engine.session import Session
+from escapement.words.config import resolve
+
+
+def at_start() -> None:
+    """At the start of an interpreter: take part in the run that its environment names. Raises whatever goes wrong."""
+    member = Membership.of_environment(os.environ)
+    if member is None or _is_no_program():
+        return
+    family = Family(Path(member.folder))
+    _join(replace(member, lane=family.claim(member.lane, processes.own_name())), family)
+
+
+def admit(member: Membership) -> None:
+    """In a process that its parent gave a lane; it may have joined at its start, or been forked from one that had."""
+    try:
+        session = runs.current()
+        if session is None or session.family is None or str(session.family.folder) != member.folder:
+            session = _join(member, Family(Path(member.folder)))
+        processes.take(Scope(session, member.lane))
+    except Exception as error:
+        failed(error, member)
+
+
+def _join(member: Membership, family: Family) -> Session:
+    settings = resolve(None, {"storage_dir": member.storage_dir, "strict_replay": member.strict})
+    source = sources.find(member.replays, settings, member.until) if member.replays else None
+
+    def make() -> Session:
+        if source is None:
+            return Session(settings, name=member.name, member=member, family=family)
+        row = source.row
+        return Session(
+            settings,
+            name=row.name,
+            tags=row.tags,
+            metadata=row.metadata,
+            source=source,
+            member=member,
+            family=family,
+        )
+
+    return runs.start(make, settings.instrumentors)
+
+
+def _is_no_program() -> bool:
+    """Whether this is a helper of Python's own, in which nothing of the program runs."""
+    return any("multiprocessing.resource_tracker import" in word for word in sys.orig_argv[:8])
+
+
+def failed(error: BaseException, member: Membership | None = None) -> None:
+    """This process cannot take part. A program that is recorded goes on; one that is replayed must not go live."""
+    member = member or Membership.of_environment(os.environ)
+    where = f"{os.path.basename(sys.orig_argv[0])} (process {os.getpid()})"
+    if member is None or not member.replays:
+        print(f"escapement: {where} is not recorded: {error}", file=sys.stderr)
+    else:
+        _end(f"escapement: {where} cannot be replayed, and is ended before it goes live: {error}")
+
+
+def _end(message: str) -> NoReturn:
+    print(message, file=sys.stderr, flush=True)
+    os._exit(1)  # nothing less: `site` passes over an exception, and the program would go on
