@@ -57,7 +57,7 @@ def _harmless(
     """A mistake of ours switches the guards off, and not the recording, let alone the program."""
 
     @wraps(method)
-    def safe(self: Guards, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result | None:
+    def safe(self: Guards, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result | None:
         if self.broken:
             return None
         try:
