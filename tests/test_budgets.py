@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -200,9 +201,62 @@ def test_forked_children_and_killed_processes_count(provider: Provider, shared: 
     assert run_program(forking, provider).returncode == -signal.SIGKILL
     assert provider.count == 8
     assert run_program(_TRY, provider).stdout == "4 4\n"
-    use = SharedUse(shared)
+    use = SharedUse(shared, time.time_ns())
     assert use.read()["calls"] == 12
     use.close()
+
+
+def test_processes_of_one_run_share_its_budget(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file of their own: those that take part in a run have one."""
+    monkeypatch.setenv("ESCAPEMENT_ON_GUARD", "budgets=kill")
+    monkeypatch.setenv("ESCAPEMENT_MAX_CALLS", "7")
+    program = """
+    import subprocess
+    inner = sys.argv[2] if len(sys.argv) > 2 else ""
+    made = 0
+    for number in range(5):
+        try:
+            ask(f"{inner} {number}")
+            made += 1
+        except escapement.BudgetExceededError:
+            pass
+    if not inner:
+        for name in ("a", "b"):
+            print(subprocess.run([*sys.orig_argv, name], capture_output=True, text=True).stdout.strip())
+    print(made)
+    """
+    command = ["-m", "escapement", "run", "--", *arguments(program, provider)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.split() == ["2", "0", "5"], done.stderr
+    assert provider.count == 7
+    # So does its replay, by what is served.
+    command[2:3] = ["replay", "@last", "--strict"]
+    again = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=120, check=False)
+    assert (again.stdout, provider.count) == (done.stdout, 7), again.stderr
+
+
+def test_a_child_of_a_run_that_recorded_already_counts_what_it_used(provider: Provider) -> None:
+    program = """
+    with escapement.init(max_calls=4, on_guard="kill"):
+        ask("a"), ask("b"), ask("c")
+        child = os.fork()
+        if child == 0:
+            ask("d")
+            try:
+                ask("e")
+            except escapement.BudgetExceededError:
+                os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        try:
+            ask("f")
+        except escapement.BudgetExceededError as error:
+            print(error)
+    """
+    done = run_program(program, provider)
+    assert done.stdout.startswith(
+        "all processes of the run together may make 4 calls (max_calls), and this is call 5"
+    ), done
+    assert provider.count == 4
 
 
 def test_a_replay_spends_nothing(client: openai.OpenAI, shared: Path) -> None:
@@ -229,12 +283,12 @@ def test_a_file_that_cannot_be_used_is_said_once(client: openai.OpenAI, tmp_path
 
 def test_half_a_record_and_strange_bytes_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "budget"
-    use = SharedUse(path)
+    use = SharedUse(path, time.time_ns())
     use.add(calls=2, tokens=30, cost=0.5)
     with path.open("ab") as file:
         file.write(b"?" * 33 + path.read_bytes()[:20])  # strange bytes, and a record that was cut off
     use.add(calls=1)
-    other = SharedUse(path)
+    other = SharedUse(path, time.time_ns())
     for reader in (use, other):
         found = reader.read()
         assert {name: found[name] for name in ("calls", "tokens", "cost")} == {"calls": 3, "tokens": 30, "cost": 0.5}

@@ -103,6 +103,8 @@ class Session:
         self._recording = Recording(settings, self._splitter.reset)
         self._latched: GuardError | None = None
         self._guards = Guards(settings, prices, warn, self.source)
+        if family is not None:
+            self._guards.join(family.folder)
         spans.become_global()
         if source is None:
             self._begin()
@@ -372,6 +374,7 @@ class Session:
             if self.family is None:
                 try:
                     self.family = Family.create(self.steps)
+                    self._guards.join(self.family.folder)
                     if self.mode == "fork":
                         self.family.first("live")  # and so no other process begins its trace
                 except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -39,15 +39,13 @@ class Budgets:
         """Whether there is a limit to what calls cost, so that each has to be priced."""
         return "cost" in self.limits
 
-    def asked(self, step: Asked, shared: SharedUse | None = None) -> Iterator[Verdict]:
-        """What is to be said before a step is sent; it is counted when nobody objects (`count`)."""
+    def asked(self, step: Asked, shared: Mapping[str, float] | None = None) -> Iterator[Verdict]:
+        """What is to be said before a step is sent; `shared` is what all processes used."""
         if not self.limits:
             return
-        used = {**self.used, "duration": step.at / 1e9}
-        whose = "the run"
-        if shared is not None:
-            used |= shared.read()
-            whose = "all processes of the run together"
+        used = self.used if shared is None else {**self.used, **shared}
+        used = {**used, "duration": max(step.at / 1e9, used["duration"])}
+        whose = "the run" if shared is None else "all processes of the run together"
         for rule, limit in self.limits.items():
             amount = used[rule]
             over = amount >= limit * _NEARLY
@@ -101,21 +99,22 @@ class SharedUse:
 
     A record is one `write` to the end, so records of processes that write at the same time stand one after the other,
     and what a process wrote before it was killed counts. Records have marks at both ends: one that is not whole (a
-    full disk) is passed over. Reading goes on from where it ended. The first record says when it all began.
+    full disk) is passed over. Reading goes on from where it ended. The earliest record says when it all began.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, began: int) -> None:
+        # `began`: when this process did, in nanoseconds since the epoch. Raises OSError.
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._at = 0
         self._began = 0
         self._calls = 0
         self._tokens = 0
         self._cost = 0.0
-        self.add()
+        self.add(when=began)
 
-    def add(self, calls: int = 0, tokens: int = 0, cost: float = 0.0) -> None:
+    def add(self, calls: int = 0, tokens: int = 0, cost: float = 0.0, when: int = 0) -> None:
         """Append a record. Raises OSError."""
-        os.write(self._file, _RECORD.pack(_BEGIN, calls, time.time_ns(), tokens, cost, _END))
+        os.write(self._file, _RECORD.pack(_BEGIN, calls, when or time.time_ns(), tokens, cost, _END))
 
     def read(self) -> dict[str, float]:
         """What all used so far, by rule; as far as it can be read."""

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from escapement.engine import usage
@@ -149,7 +150,9 @@ class Guards:
             at=at,
             beside=beside,
         )
-        return self._decide(self._judge(seen, self._shared_use()), trace_id)
+        if self._settings.budget_file is not None:
+            self._share_in(self._settings.budget_file)
+        return self._decide(self._judge(seen), trace_id)
 
     @_harmless
     def sent(self) -> None:
@@ -210,6 +213,7 @@ class Guards:
         error = self._decide(self._judge(seen), trace_id, quiet=True)
         if error is None:
             self._budgets.count(calls=1)
+            self._share_served(calls=1)
         return error
 
     def _go_live(self) -> None:
@@ -222,6 +226,7 @@ class Guards:
             for verdict in self._loops.asked(self._recorded.asked(row, step, lane)):
                 self._is_said(verdict)
             self._budgets.count(calls=1)
+            self._share_served(calls=1)
         self._behind.clear()
         self._settle(None)
         self._clock = self._recorded.clock(self._clock, self._served)
@@ -231,11 +236,17 @@ class Guards:
     def _settle(self, until: int | None) -> None:
         assert self._recorded is not None
         for seen, use in self._recorded.answers(until):
+            self._share_served(tokens=seen.tokens, cost=seen.cost)
             for verdict in self._take(seen, use):
                 if self._actions[verdict.rule] == "warn":
                     self._is_said(verdict)
                 else:
                     self._pending.append(verdict)
+
+    def _share_served(self, calls: int = 0, tokens: int = 0, cost: float | None = 0.0) -> None:
+        """What is served counts for the processes of this run, and in no file that others spend by."""
+        if self._settings.budget_file is None:
+            self._share(calls, tokens, cost or 0.0)
 
     def review(self) -> Iterator[tuple[Verdict, str]]:
         """What the rules say of a whole recorded trace, and what would have been done: `warn` or `kill`."""
@@ -259,13 +270,13 @@ class Guards:
 
     # -- rules, and what is done -----------------------------------------------------------------------------------
 
-    def _judge(self, seen: Asked, shared: SharedUse | None = None) -> Iterator[Verdict]:
+    def _judge(self, seen: Asked) -> Iterator[Verdict]:
         while self._pending:
             yield self._pending.pop(0)
         yield from self._loops.identical(seen)
         if self._reads:
             yield from self._loops.asked(seen)
-        yield from self._budgets.asked(seen, shared)
+        yield from self._budgets.asked(seen, self._shared.read() if self._shared is not None else None)
 
     def _take(self, seen: Answered, use: usage.Use) -> Iterator[Verdict]:
         """Take note of an answer, and what is to be said of it."""
@@ -348,15 +359,22 @@ class Guards:
     def _wanted_prices(self) -> Prices | None:
         return self._prices if self._budgets.priced else None
 
-    def _shared_use(self) -> SharedUse | None:
-        """The file of a budget that processes share, opened when the first live call is made."""
-        path = self._settings.budget_file
-        if self._shared is None and path is not None and "budget_file" not in self._complained:
-            try:
-                self._shared = SharedUse(path)
-            except OSError as error:
-                self._complain("budget_file", f"{path} cannot be used: only this process is counted ({error})")
-        return self._shared
+    @_harmless
+    def join(self, folder: Path) -> None:
+        """Other processes take part in the run, and all of them have this folder: budgets are those of all together."""
+        if self._budgets.limits and self._settings.budget_file is None and self._shared is None:
+            self._share_in(folder / "budget")
+            used = self._budgets.used
+            self._share(int(used["calls"]), int(used["tokens"]), used["cost"])
+
+    def _share_in(self, path: Path) -> None:
+        """Count in a file that other processes count in, too."""
+        if self._shared is not None or "budget_file" in self._complained:
+            return
+        try:
+            self._shared = SharedUse(path, self._began)
+        except OSError as error:
+            self._complain("budget_file", f"{path} cannot be used: only this process is counted ({error})")
 
     def _share(self, calls: int = 0, tokens: int = 0, cost: float = 0.0) -> None:
         if self._shared is None:
@@ -364,7 +382,7 @@ class Guards:
         try:
             self._shared.add(calls, tokens, cost)
         except OSError as error:
-            self._complain("budget_file", f"{self._settings.budget_file} cannot be written ({error})")
+            self._complain("budget_file", f"the file of the shared budget cannot be written ({error})")
 
     def _complain(self, about: str, message: str) -> None:
         """Say something once."""
