@@ -43,6 +43,8 @@ from escapement.words.errors import (
 
 if TYPE_CHECKING:
     from escapement.engine.session import Session
+    from escapement.providers.edits import Edit
+    from escapement.providers.operation import ToolCall
     from escapement.store.store import Store
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "LoopDetectedError",
     "ReplayDivergenceError",
     "StoreError",
+    "ToolCall",
     "Trace",
     "TraceImportError",
     "TraceNotFoundError",
@@ -65,6 +68,14 @@ __all__ = [
     "replay",
     "stop",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ToolCall":  # not needed to record and replay, so it is not imported with the rest
+        from escapement.providers.operation import ToolCall
+
+        return ToolCall
+    raise AttributeError(f"module 'escapement' has no attribute {name!r}")
 
 
 def init(
@@ -101,7 +112,8 @@ def init(
 def replay(
     trace: str | os.PathLike[str] | Trace,
     *,
-    until: int | None = None,
+    until: int | str | None = None,
+    edits: Mapping[int, Edit] | None = None,
     config: EscapementConfig | None = None,
     **settings: Any,
 ) -> Trace:
@@ -112,7 +124,12 @@ def replay(
     ReplayDivergenceError with `strict_replay=True`; otherwise it goes live with a warning, and what happens from then
     on becomes a trace of its own.
     With `until=N` steps 1 to N-1 are answered, and step N and what comes after it go live, into a trace of its own;
-    N may be one more than the trace has steps, to go on behind its end.
+    N may be one more than the trace has steps, to go on behind its end. `until` also takes the name of a step, or of a
+    tool, agent or chain around it (`"search"`, the second time `"search#2"`), `"error"` for the step that failed, and
+    `"miss"` for the first request that the trace does not know.
+    `edits` has other answers for some steps, by number: a text, a ToolCall, a list of them, the whole answer as a dict,
+    or a function that is given the whole answer as a dict and returns one of these. What the program then asks for and
+    the trace does not know goes live without a warning, unless `strict_replay` forbids it; the new trace keeps it all.
     Raises TraceNotFoundError, TraceImportError (for a file that holds no trace), ConfigError and StoreError.
     """
     resolved = resolve(config, settings)
@@ -131,7 +148,7 @@ def replay(
     from escapement.engine import runs, sources
     from escapement.engine.session import Session
 
-    source = sources.find(reference, resolved, until)
+    source = sources.find(reference, resolved, until, edits)
 
     def make() -> Session:
         row = source.row

@@ -108,7 +108,7 @@ def test_list(cli: Cli, traces: list[str]) -> None:
     assert re.sub(r"  [\d.]+k?  (<cost>)", r"  <tokens>  \1", fixed(masked(done.out, *traces))) == (
         """\
 ID  NAME  STATUS  STEPS  TOKENS  COST  CREATED
-tr_000000000003  support-agent  completed ← tr_000000000001  2  <tokens>  <cost>  2026-11-23 12:00:00
+tr_000000000003  support-agent  completed ← tr_000000000001 step 2  2  <tokens>  <cost>  2026-11-23 12:00:00
 tr_000000000002  broken  failed  0  <tokens>  <cost>  2026-11-23 12:00:00
 tr_000000000001  support-agent  completed  6  <tokens>  <cost>  2026-11-23 12:00:00"""
     )
@@ -148,6 +148,7 @@ def test_list_as_json(cli: Cli, traces: list[str]) -> None:
         "complete": True,
         "mode": "fork",
         "parent": traces[0],
+        "forked_at": 2,
         "tags": ["production", "eu"],
         "metadata": {},
         "steps": 2,

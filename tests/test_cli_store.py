@@ -230,10 +230,10 @@ total                           5    1  15.0k  1050        –    800 ms    49.0
 """)
     monkeypatch.setenv("COLUMNS", "140")
     assert shown(cli("list").out) == snapshot("""\
-ID               NAME                                               STATUS                       STEPS  TOKENS     COST  CREATED
-tr_00000000000c  support-agent                                      completed ← tr_00000000000a      2     940  $0.0011  2026-11-23 09:30:00
-tr_00000000000b  nightly evaluation of the whole knowledge base, …  failed                           1   12.9k        –  2026-11-23 03:00:00
-tr_00000000000a  support-agent                                      completed                        3    2210  $0.0017  2026-11-22 12:00:00\
+ID               NAME                                        STATUS                              STEPS  TOKENS     COST  CREATED
+tr_00000000000c  support-agent                               completed ← tr_00000000000a step 2      2     940  $0.0011  2026-11-23 09:30:00
+tr_00000000000b  nightly evaluation of the whole knowledge…  failed                                  1   12.9k        –  2026-11-23 03:00:00
+tr_00000000000a  support-agent                               completed                               3    2210  $0.0017  2026-11-22 12:00:00\
 """)
     assert shown(cli("stats").out) == snapshot("""\
 DAY         MODEL                                    CALLS  ERRORS     IN  CACHED   OUT     COST       P50       P95       P99  FIRST CHUNK
@@ -312,6 +312,7 @@ status           failed
 mode             record
 tags             []
 parent_trace_id  –
+forked_at        –
 created          2026-11-23 03:00:00
 ended            2026-11-23 03:01:01
 duration_ms      61000
@@ -480,6 +481,7 @@ traces      one row a trace: name, status, steps, tokens, cost, models
 llm_calls   one row a call to a model: model, tokens, cost, latency, error
 messages    one row a message that was sent or received: role, content
 tool_calls  one row a tool call that a model made: name, arguments, result
+lineage     one row an ancestor of a fork: where from, how far back, from which step on
 spans       one row a span, whatever it is of, with all its attributes\
 """)
     assert answer(".schema messages;") == snapshot("""\
@@ -558,7 +560,7 @@ tr_00000000000c  support-agent
      user: And now?
      assistant: Sun.
 completed · 2 steps · 900 → 40 tokens · $0.0011 · 700 ms · 2026-11-23 09:30:00
-forked from tr_00000000000a\
+forked from tr_00000000000a, live from step 2 on\
 """)
     lines = [json.loads(line) for line in cli("show", FIRST, "-f", "--json").out.splitlines()]
     assert lines == json.loads(cli("show", FIRST, "--json").out)["steps"]

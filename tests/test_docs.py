@@ -33,8 +33,8 @@ def test_the_python_blocks_run_one_after_the_other(provider: Provider, monkeypat
         while escapement.stop() is not None:
             pass
         ran += 1
-    assert ran == 5
-    # One call recorded, one replayed, one replayed and one live after the fork, one by LangChain.
+    assert ran == 6
+    # One call recorded, one replayed, one replayed and one live after the fork, one edited, one by LangChain.
     assert provider.count == 3
 
 
@@ -76,7 +76,7 @@ def test_ci_calls_the_readmes_test_command() -> None:
 def test_every_column_of_every_view_is_documented(store: Path) -> None:
     text = (ROOT / "docs" / "store.md").read_text()
     opened = escapement.open_store(store)
-    for view in ("traces", "spans", "llm_calls", "tool_calls", "messages"):
+    for view in ("traces", "lineage", "spans", "llm_calls", "tool_calls", "messages"):
         section = re.search(rf"^### {view}\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL)
         assert section is not None
         cells = re.findall(r"^\| (`.*?) \|", section.group(1), re.MULTILINE)

@@ -83,6 +83,7 @@ def test_exported_names() -> None:
         "LoopDetectedError",
         "ReplayDivergenceError",
         "StoreError",
+        "ToolCall",
         "Trace",
         "TraceImportError",
         "TraceNotFoundError",

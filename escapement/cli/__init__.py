@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from escapement.cli import delete, demo, exchange, guards, info, listing, run, show, sql, stats, store
+from escapement.cli import delete, demo, edit, exchange, guards, info, listing, run, show, sql, stats, store
 from escapement.words.errors import (
     EscapementError,
     EscapementWarning,
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("replay")(run.replay)
 app.command("fork")(run.fork)
+app.command("edit")(edit.edit)
 app.command("list")(listing.list_traces)
 app.command("show")(show.show)
 app.command("stats")(stats.stats)

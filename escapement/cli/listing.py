@@ -85,7 +85,8 @@ def _status(summary: Summary, wide: bool) -> Text:
     """The status with what there is to know about the trace: below it where there is little room."""
     notes = [] if summary.complete else ["(incomplete)" if wide else "incomplete"]
     if summary.parent:
-        notes.append(f"← {summary.parent if wide else summary.parent[:11]}")
+        at = f" step {summary.forked_at}" if summary.forked_at and wide else ""
+        notes.append(f"← {summary.parent if wide else summary.parent[:11]}{at}")
     if summary.imported:
         notes.append("(imported)" if wide else "imported")
     return Text((" " if wide else "\n").join([summary.status, *notes]), output.STATUS_STYLES.get(summary.status, ""))
@@ -100,6 +101,7 @@ def document(summary: Summary) -> dict[str, Any]:
         "complete": summary.complete,
         "mode": summary.mode,
         "parent": summary.parent,
+        "forked_at": summary.forked_at,
         "tags": list(summary.tags),
         "metadata": dict(summary.metadata),
         "steps": summary.steps,

@@ -45,6 +45,14 @@ class Overview:
         )
 
     @property
+    def forked_at(self) -> int | None:
+        """The first step that went live, of a trace that has a parent."""
+        if self.row.parent is None:
+            return None
+        served = (step.source or step.attributes.get(semconv.SERVED_FROM) for step in self.row.steps)
+        return min((step.step for step, other in zip(self.row.steps, served, strict=True) if not other), default=None)
+
+    @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens
 
@@ -61,6 +69,7 @@ class Overview:
             "complete": row.complete,
             "mode": row.mode,
             "parent": row.parent,
+            "forked_at": self.forked_at,
             "tags": list(row.tags),
             "metadata": dict(row.metadata),
             "steps": self.steps,

@@ -18,6 +18,7 @@ VIEWS: Final[Mapping[str, str]] = {
     "llm_calls": "one row a call to a model: model, tokens, cost, latency, error",
     "messages": "one row a message that was sent or received: role, content",
     "tool_calls": "one row a tool call that a model made: name, arguments, result",
+    "lineage": "one row an ancestor of a fork: where from, how far back, from which step on",
     "spans": "one row a span, whatever it is of, with all its attributes",
 }
 _HELP: Final = """\

@@ -64,15 +64,23 @@ def replay(trace: Reference, command: Command, strict: Strict = None, quiet: Qui
 def fork(
     trace: Reference,
     command: Command,
-    at: Annotated[int, typer.Option(metavar="STEP", help="The first step that goes live.", show_default=False)],
+    at: Annotated[
+        str,
+        typer.Option(
+            metavar="STEP",
+            help="The first step that goes live: its number, its name or that of a tool (`search`, `search#2`), "
+            "`error` for the step that failed, `miss` for the first request that the trace does not know.",
+            show_default=False,
+        ),
+    ],
     strict: Strict = None,
     quiet: Quiet = False,
 ) -> None:
     """Replay a command up to a step, and go live from there, into a new trace."""
-    _replay(trace, command, strict, quiet, at)
+    _replay(trace, command, strict, quiet, int(at) if at.isdecimal() else at)
 
 
-def _replay(reference: str, command: list[str], strict: bool | None, quiet: bool, until: int | None) -> None:
+def _replay(reference: str, command: list[str], strict: bool | None, quiet: bool, until: int | str | None) -> None:
     program = _found(command)
     settings = resolve(None, {"strict_replay": strict})
     if not settings.enabled:

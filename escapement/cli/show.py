@@ -105,7 +105,8 @@ def _facts(overview: Overview, status: bool = False) -> Text:
     ]
     head = Text(" · ".join(facts), "dim")
     if row.parent:
-        head.append(f"\nforked from {row.parent}")
+        at = f", live from step {overview.forked_at} on" if overview.forked_at else ""
+        head.append(f"\nforked from {row.parent}{at}")
     if row.tags:
         head.append(f"\ntags: {output.plain(', '.join(row.tags))}")
     if row.lost:
@@ -203,6 +204,9 @@ def _notes(step: StepRow) -> tuple[str, str]:
     if step.source is not None:
         notes.append(f"from {step.source[0]} step {step.source[1]}")
         style = "dim"
+    if semconv.EDITED in attributes:
+        notes.append(f"EDITED, of {attributes[semconv.SERVED_FROM][0]} step {attributes[semconv.SERVED_FROM][1]}")
+        style = "magenta"
     if semconv.RESPONSE_CHUNKS in attributes:
         notes.append("stream")
     if semconv.ATTEMPTS in attributes:
@@ -284,6 +288,7 @@ def _step_document(row: TraceRow, step: StepRow, content: bool, prices: Prices) 
         "cost_usd": usage.cost_of(attributes, step.start, prices),
         "stream": semconv.RESPONSE_CHUNKS in attributes,
         "fingerprint": step.fingerprint,
+        "edited": semconv.EDITED in attributes,
         "source": {"trace": step.source[0], "step": step.source[1]} if step.source is not None else None,
     }
     if content:

@@ -31,7 +31,7 @@ def sql(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a row.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values below a line of names.")] = False,
 ) -> None:
-    """Ask the store in SQL (DuckDB's), over the views traces, llm_calls, messages, tool_calls and spans.
+    """Ask the store in SQL (DuckDB's), over the views traces, llm_calls, messages, tool_calls, lineage and spans.
 
     Of several statements, the last one's rows are shown. Without any, a prompt opens; there, `.help` helps.
     """

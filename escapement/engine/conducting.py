@@ -55,7 +55,7 @@ class Recorded:
 class Replayed:
     """A command that is replayed, up to a step or whole. Raises TraceNotFoundError, ConfigError, StoreError."""
 
-    def __init__(self, settings: Settings, reference: str, until: int | None = None) -> None:
+    def __init__(self, settings: Settings, reference: str, until: int | str | None = None) -> None:
         self._settings = settings
         self._source = sources.find(reference, settings, until)
         self._family = Family.create()
@@ -68,7 +68,8 @@ class Replayed:
             name=self._source.row.name,
             replays=self._source.reference,
             strict=settings.strict_replay,
-            until=until,
+            until=self._source.until,
+            leaves=self._source.leaves,
         )
 
     @property

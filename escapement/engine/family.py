@@ -52,6 +52,8 @@ class Membership:
     """What a replay answers from: a trace's id or a file; empty in a recording."""
     strict: bool | None = None
     until: int | None = None
+    leaves: bool = False
+    """Whether the replay goes live for good with the first request that its trace does not know."""
     live: bool = False
     """Whether the replay is a fork already, and its trace begun."""
     lane: str = ROOT

@@ -12,7 +12,7 @@ from escapement.engine import processes, runs, sources
 from escapement.engine.family import Family, Membership
 from escapement.engine.lanes import Scope
 from escapement.engine.session import Session
-from escapement.words.config import resolve
+from escapement.words.config import Settings, resolve
 
 
 def at_start() -> None:
@@ -37,7 +37,7 @@ def admit(member: Membership) -> None:
 
 def _join(member: Membership, family: Family) -> Session:
     settings = resolve(None, {"storage_dir": member.storage_dir, "strict_replay": member.strict})
-    source = sources.find(member.replays, settings, member.until) if member.replays else None
+    source = _source(member, settings) if member.replays else None
 
     def make() -> Session:
         if source is None:
@@ -54,6 +54,10 @@ def _join(member: Membership, family: Family) -> Session:
         )
 
     return runs.start(make, settings.instrumentors)
+
+
+def _source(member: Membership, settings: Settings) -> sources.Source:
+    return sources.find(member.replays, settings, sources.MISS if member.leaves else member.until)
 
 
 def _is_no_program() -> bool:

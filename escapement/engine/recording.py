@@ -25,6 +25,7 @@ from escapement.engine import divergence, redaction, spans
 from escapement.engine.family import Membership
 from escapement.store import layout, sealing
 from escapement.store.journal import Journal, Record
+from escapement.store.rows import StepRow
 from escapement.words import ids, semconv
 from escapement.words.config import Settings
 from escapement.words.errors import EscapementWarning, StoreError
@@ -209,6 +210,20 @@ class Recording:
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+
+def served_record(step: int, lane: str, row: StepRow) -> Record:
+    """A step that was served: its answer is in another trace."""
+    # A step that the source itself was served names where it really is, so that chains stay short.
+    source, number = row.source if row.source is not None else (row.trace_id, row.step)
+    return {
+        "record": "served",
+        "step": step,
+        "lane": lane,
+        "source": source,
+        "source_step": number,
+        "time": time.time_ns(),
+    }
 
 
 def end_record(status: str, error: str | None, lost: int = 0) -> Record:

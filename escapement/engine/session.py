@@ -28,7 +28,7 @@ from escapement.engine.fingerprint import exact, fingerprint
 from escapement.engine.guards import Guards
 from escapement.engine.lanes import Scope
 from escapement.engine.matching import Matcher
-from escapement.engine.recording import Recording, warn
+from escapement.engine.recording import Recording, served_record, warn
 from escapement.engine.sources import Source
 from escapement.engine.spans import StepSpan
 from escapement.engine.trace import Trace
@@ -77,6 +77,10 @@ class Session:
         self._source = source
         self.source = source.row if source is not None else None
         self._until = source.until or 0 if source is not None else 0
+        self._leaves = source is not None and source.leaves
+        self._edited = source.edited if source is not None else frozenset[int]()
+        self._expected = False
+        """Whether what is not in the trace goes live without a warning: the program was told something else."""
         self.member = member
         self.family = family
         """What is shared with other processes, once there are any."""
@@ -151,7 +155,7 @@ class Session:
                 raise self._kill(error)
             self.steps += 1
             if row is not None:
-                self._serve(step, lane, row)
+                (self._serve_edited if row.step in self._edited else self._serve)(step, lane, row)
                 return row
             assert body is not None
             if self._matcher is not None:
@@ -216,7 +220,7 @@ class Session:
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
         self.hits += 1
         self._served.append((step, lane, row))
-        record = self._served_record(step, lane, row)
+        record = served_record(step, lane, row)
         self.keep(record)
         self._report(record)
         listener = spans.listening_tracer()
@@ -224,14 +228,44 @@ class Session:
             attributes = spans.slim(row.attributes) | {semconv.MODE: "replay", semconv.TRACE_ID: self.trace_id}
             listener.start_span(row.name, kind=otel.SpanKind.CLIENT, attributes=attributes).end()
 
+    def _serve_edited(self, step: int, lane: str, row: StepRow) -> None:
+        """The answer is in no other trace, so it is kept whole, with the request that it was recorded for."""
+        assert self.source is not None
+        if not self._recording.begun:
+            self._fork()
+        self.hits += 1
+        self._expected = not self.settings.strict_replay
+        delta, new = self._splitter.describe(self._splitter.split(self.source.request_body(row), lane), lane, step)
+        asked = {name: value for name, value in row.attributes.items() if not semconv.is_of_answer(name)} | {
+            semconv.TRACE_ID: self.trace_id,
+            semconv.STEP: step,
+            semconv.LANE: lane,
+            semconv.MODE: self.mode,
+            semconv.REQUEST_BODY: delta,
+        }
+        pieces = {name: as_json(piece) for name, piece in new.items()}
+        now = time.time_ns()
+        span = StepSpan(self, row.name, frames.parent(self, self.root_context), asked, pieces, now)
+        span.end({name: row.attributes[name] for name in row.attributes if semconv.is_of_answer(name)}, now)
+
+    def take_over(self, last: int) -> None:
+        """Have the new trace keep the steps up to `last`, without a program that asks for them."""
+        assert self.source is not None
+        with self._lock:
+            self._fork()
+            for row in self.source.steps:
+                if row.step <= last:
+                    self.steps = row.step
+                    (self._serve_edited if row.step in self._edited else self._serve)(row.step, row.lane, row)
+
     def _go_live(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
         """A request that no step answers. It was to go live from `until` on; else it is a miss."""
         assert self._matcher is not None
-        if self._until and (step >= self._until or self._matcher.is_beyond(print_) or self._recording.begun):
-            if not self._recording.begun:
-                self._fork()
-        else:
+        until = self._until and (step >= self._until or self._matcher.is_beyond(print_) or self._recording.begun)
+        if not (until or self._expected):
             self._miss(print_, request, operation, lane, step, body)
+        elif not self._recording.begun:
+            self._fork()
 
     def _miss(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
         """A request that the trace does not know: an error in strict replay, else a fork."""
@@ -250,7 +284,7 @@ class Session:
             lane=lane,
             step=step,
         )
-        if self.settings.strict_replay:
+        if self.settings.strict_replay and not self._leaves:
             raise error
         first = not self._recording.begun
         if first:
@@ -259,6 +293,8 @@ class Session:
             f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
         )
         warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
+        if self._leaves:
+            self._matcher = None
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
@@ -299,19 +335,7 @@ class Session:
             warn(f"the trace that is replayed cannot be taken into the store: its steps will read as gone ({error})")
         self._begin()
         self._report({"record": "live"})
-        self.keep(*[self._served_record(*served) for served in self._served])
-
-    def _served_record(self, step: int, lane: str, row: StepRow) -> Record:
-        # A step that the source itself was served names where it really is, so that chains stay short.
-        source, number = row.source if row.source is not None else (row.trace_id, row.step)
-        return {
-            "record": "served",
-            "step": step,
-            "lane": lane,
-            "source": source,
-            "source_step": number,
-            "time": time.time_ns(),
-        }
+        self.keep(*[served_record(*served) for served in self._served])
 
     # -- the trace that is written -------------------------------------------------------------------------------
 
@@ -383,6 +407,10 @@ class Session:
 
     def membership(self, lane: str) -> Membership | None:
         """What another process needs to take part in this run, as `lane`. None where it cannot."""
+        if self._edited:
+            raise ConfigError(
+                "edits reach no other process: write them into a trace of their own (`escapement edit`) and replay that"
+            )
         family = self.share()
         if family is None:
             return None
@@ -399,6 +427,7 @@ class Session:
             replays=self._source.reference if self._source is not None and self._matcher is not None else "",
             strict=self.settings.strict_replay,
             until=self._until or None,
+            leaves=self._leaves,
             live=live,
             lane=lane,
         )

@@ -16,8 +16,9 @@ from urllib.parse import unquote
 
 import orjson
 
-from escapement.providers import anthropic, cohere, gemini, mistral, multipart, ndjson, ollama, openai, sse
+from escapement.providers import anthropic, cohere, gemini, mistral, multipart, ollama, openai, streams
 from escapement.providers.operation import Attributes, Message, Operation, ToolCall
+from escapement.providers.streams import streamed
 from escapement.words import semconv
 from escapement.words.http import Request
 
@@ -53,13 +54,6 @@ _TEMPLATES = [
     if "{" in path
 ]
 """Paths with a part that is new every time: `models/{model}:generateContent`."""
-
-_GATHERED = {
-    "text/event-stream": sse.events,
-    "application/x-ndjson": ndjson.events,
-    "application/stream+json": ndjson.events,
-}
-"""How the events of a stream are read, by the media type of the answer."""
 
 # Hosts whose provider is not the one that the protocol would say. Values of `gen_ai.provider.name`.
 _HOSTS = (
@@ -134,16 +128,11 @@ def request_document(body: bytes, content_type: str) -> Mapping[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def streamed(content_type: str) -> bool:
-    """Whether an answer of this type comes in events."""
-    return _media_type(content_type) in _GATHERED
-
-
 def answer_document(operation: Operation, body: bytes, content_type: str) -> Mapping[str, Any]:
     """An answer as one JSON object, the events of a stream put together; empty where it is neither."""
     try:
         if streamed(content_type):
-            return operation.gather(_GATHERED[_media_type(content_type)](body))
+            return operation.gather(streams.read(body, content_type))
         document = orjson.loads(body)
         if isinstance(document, list):  # Google's streams, where nobody asked for events
             return operation.gather(("", chunk) for chunk in document)
@@ -163,7 +152,3 @@ def answer_attributes(operation: Operation, document: Mapping[str, Any]) -> Attr
 @lru_cache(maxsize=256)
 def _provider(host: str, usual: str) -> str:
     return next((name for part, name in _HOSTS if host.endswith(part)), usual)
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
+from escapement.providers.answers import anthropic as answers
 from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, named
 from escapement.words import semconv
 
@@ -59,7 +61,7 @@ def _gather(events: Iterable[Event]) -> Document:
             blocks[event["index"]] = dict(event["content_block"])
         elif kind == "content_block_delta":
             block, delta = blocks.setdefault(event["index"], {}), event["delta"]
-            for field in ("text", "thinking", "partial_json"):
+            for field in ("text", "thinking", "signature", "partial_json"):
                 if field in delta:
                     block[field] = (block.get(field) or "") + delta[field]
         elif kind == "message_delta":
@@ -67,7 +69,16 @@ def _gather(events: Iterable[Event]) -> Document:
             message["usage"] = {**(message.get("usage") or {}), **(event.get("usage") or {})}
         elif kind == "error":
             message["error"] = event.get("error")
-    return {**message, "content": [blocks[index] for index in sorted(blocks)]} if message else message
+    return {**message, "content": [_whole(blocks[index]) for index in sorted(blocks)]} if message else message
+
+
+def _whole(block: dict[str, Any]) -> dict[str, Any]:
+    """A block with the input that came in parts, unless it was cut off."""
+    with suppress(orjson.JSONDecodeError):
+        if block.get("partial_json"):
+            block["input"] = orjson.loads(block["partial_json"])
+            del block["partial_json"]
+    return block
 
 
 def _messages(role: str, content: Any) -> list[Message]:
@@ -108,7 +119,17 @@ def _said(document: Document) -> list[Message]:
     return _messages("assistant", document.get("content"))
 
 
-_CHAT = Operation("chat", "anthropic", _request, _answer, _gather, _asked, _said)
+_CHAT = Operation(
+    "chat",
+    "anthropic",
+    _request,
+    _answer,
+    _gather,
+    _asked,
+    _said,
+    rewrite=answers.rewrite,
+    split=answers.split,
+)
 
 OPERATIONS = {
     "messages": _CHAT,

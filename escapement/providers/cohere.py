@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from escapement.providers.answers import cohere as answers
 from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, counted, named
 from escapement.words import semconv
 
@@ -185,7 +186,17 @@ def _rerank_said(document: Document) -> list[Message]:
 
 
 OPERATIONS = {
-    "chat": Operation("chat", "cohere", _request, _answer, _gather, _chat_asked, _chat_said),
+    "chat": Operation(
+        "chat",
+        "cohere",
+        _request,
+        _answer,
+        _gather,
+        _chat_asked,
+        _chat_said,
+        rewrite=answers.rewrite,
+        split=answers.split,
+    ),
     "embed": Operation("embeddings", "cohere", _request, _answer, asked=_embed_asked, said=_embed_said),
     "rerank": Operation("rerank", "cohere", _request, _answer, asked=_rerank_asked, said=_rerank_said),
 }

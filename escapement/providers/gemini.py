@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from escapement.providers.answers import gemini as answers
 from escapement.providers.operation import (
     Attributes,
     Document,
@@ -188,7 +189,17 @@ def _predict_answer(document: Document) -> Attributes:
     return {semconv.USAGE_INPUT_TOKENS: sum(int(count) for count in counts if count) or None}
 
 
-_GENERATE = Operation("generate_content", "gcp.gemini", _request, _answer, _gather, _asked, _said)
+_GENERATE = Operation(
+    "generate_content",
+    "gcp.gemini",
+    _request,
+    _answer,
+    _gather,
+    _asked,
+    _said,
+    rewrite=answers.rewrite,
+    split=answers.split,
+)
 _EMBED = Operation("embeddings", "gcp.gemini", _embed_request, _answer, asked=_embed_asked, said=_embed_said)
 
 OPERATIONS = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
+from escapement.providers.answers import ollama as answers
 from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, counted, named
 from escapement.words import semconv
 
@@ -106,9 +108,21 @@ def _embed_said(document: Document) -> list[Message]:
 
 _EMBED = Operation("embeddings", "ollama", _request, _answer, asked=_embed_asked, said=_embed_said)
 
+_CHAT = Operation(
+    "chat",
+    "ollama",
+    _request,
+    _answer,
+    _gather,
+    _chat_asked,
+    _chat_said,
+    rewrite=answers.rewrite,
+    split=answers.split,
+)
+
 OPERATIONS = {
-    "api/chat": Operation("chat", "ollama", _request, _answer, _gather, _chat_asked, _chat_said),
-    "api/generate": Operation("text_completion", "ollama", _request, _answer, _gather, _generate_asked, _generate_said),
+    "api/chat": _CHAT,
+    "api/generate": replace(_CHAT, name="text_completion", asked=_generate_asked, said=_generate_said),
     "api/embed": _EMBED,
     "api/embeddings": _EMBED,
     "api/show": Operation("show", "ollama", _request),

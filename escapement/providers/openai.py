@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from escapement.providers.answers import openai as chat_answers
+from escapement.providers.answers import responses as responses_answers
 from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, counted, named
 from escapement.words import semconv
 
@@ -255,9 +257,27 @@ def _search_said(document: Document) -> list[Message]:
     return counted(len(document.get("data") or ()), "result")
 
 
-_CHAT = Operation("chat", "openai", request, _chat_answer, _gather_chat, _chat_asked, _chat_said)
+_CHAT = Operation(
+    "chat",
+    "openai",
+    request,
+    _chat_answer,
+    _gather_chat,
+    _chat_asked,
+    _chat_said,
+    rewrite=chat_answers.rewrite,
+    split=chat_answers.split,
+)
 _RESPONSES = Operation(
-    "chat", "openai", request, _responses_answer, _gather_responses, _responses_asked, _responses_said
+    "chat",
+    "openai",
+    request,
+    _responses_answer,
+    _gather_responses,
+    _responses_asked,
+    _responses_said,
+    rewrite=responses_answers.rewrite,
+    split=responses_answers.split,
 )
 _IMAGES = Operation("image_generation", "openai", request, _chat_answer, asked=_images_asked, said=_images_said)
 _TRANSCRIPTION = Operation("transcription", "openai", request, _chat_answer, asked=_file_asked, said=_text_said)

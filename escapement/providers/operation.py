@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,10 @@ class Operation:
     answer would have been without streaming, `asked` and `said` give the messages of a request and an answer. `model`
     is the model where the path names it. `marks` are what a body has one of where the path does not: a request to a
     well-known path that has none of them is not one of a model API.
+
+    `rewrite` and `split` write answers that somebody edited: a document that says another message, and the events of
+    a document as a stream like the one that was recorded. Where there is no `rewrite`, an answer can only be edited
+    whole; where there is no `split`, not as a stream. Both raise ValueError for what a protocol cannot say.
     """
 
     name: str
@@ -92,6 +96,8 @@ class Operation:
     said: Callable[[Document], list[Message]] = _no_messages
     model: str = ""
     marks: tuple[bytes, ...] = (b'"model"',)
+    rewrite: Callable[[Document, Message], Document] | None = None
+    split: Callable[[Document, Sequence[Event]], list[Event]] | None = None
 
     def is_asked(self, body: bytes) -> bool:
         """Whether a request to a path of this operation, with this body, is one of a model API."""

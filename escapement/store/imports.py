@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Final
+from typing import IO
 
 import orjson
 
@@ -27,8 +27,6 @@ from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
 from escapement.words.errors import StoreError, TraceImportError, TraceNotFoundError
-
-_ANSWER: Final = ("escapement.response.", "escapement.failure.", "gen_ai.response.", "gen_ai.usage.")
 
 
 def import_document(storage_dir: Path | str, data: bytes | bytearray, name: str = "the document") -> tuple[str, bool]:
@@ -149,7 +147,7 @@ def _step_records(step: StepRow, pieces: Mapping[str, bytes], written: set[str])
     assert step.delta is not None
     new = {name: as_json(pieces[name]) for name in step.delta.add if name in pieces and name not in written}
     written.update(new)
-    asked = {name: value for name, value in step.attributes.items() if not _is_of_answer(name)}
+    asked = {name: value for name, value in step.attributes.items() if not semconv.is_of_answer(name)}
     yield {
         "record": "start",
         "trace_id": step.otel_trace_id,
@@ -170,7 +168,3 @@ def _step_records(step: StepRow, pieces: Mapping[str, bytes], written: set[str])
             "status": "ERROR" if semconv.ERROR_TYPE in step.attributes else "UNSET",
             "attributes": {name: value for name, value in step.attributes.items() if name not in asked},
         }
-
-
-def _is_of_answer(name: str) -> bool:
-    return name.startswith(_ANSWER) or name in (semconv.ERROR_TYPE, semconv.ATTEMPTS)

@@ -26,6 +26,8 @@ class Summary:
     status: str
     mode: str
     parent: str | None
+    forked_at: int | None
+    """The first step that went live, of a trace that has a parent."""
     tags: Sequence[str]
     metadata: Mapping[str, Any]
     created: int
@@ -118,6 +120,7 @@ def _summary(row: Mapping[str, Any]) -> Summary:
         status=row["status"],
         mode=row["mode"] or "record",
         parent=row["parent_trace_id"],
+        forked_at=row["first_live"] if row["parent_trace_id"] else None,
         tags=tuple(row["tags"] or ()),
         metadata=orjson.loads(row["metadata"] or "{}"),
         created=row["start_unix_nano"] or 0,

@@ -49,7 +49,8 @@ SELECT trace_id,
   coalesce(sum(input_tokens) FILTER ({_LIVE}), 0)::BIGINT AS input_tokens,
   coalesce(sum(output_tokens) FILTER ({_LIVE}), 0)::BIGINT AS output_tokens,
   list_sort(list_distinct(list(coalesce(model, response_model)) FILTER ({_LIVE}))) AS models,
-  max(end_unix_nano) FILTER ({_LIVE}) AS last_unix_nano
+  max(end_unix_nano) FILTER ({_LIVE}) AS last_unix_nano,
+  min(step) FILTER ({_LIVE}) AS first_live
 FROM stored GROUP BY trace_id
 """
 
@@ -71,6 +72,7 @@ FROM stored WHERE kind = 'trace' GROUP BY trace_id
     "priced": _PRICED,
     "traces": f"""
 SELECT r.trace_id, r.name, r.status, r.mode, r.tags, r.parent_trace_id,
+  CASE WHEN r.parent_trace_id IS NOT NULL THEN t.first_live END AS forked_at,
   make_timestamp(r.start_unix_nano // 1000) AS created,
   make_timestamp(coalesce(r.end_unix_nano, t.last_unix_nano) // 1000) AS ended,
   (coalesce(r.end_unix_nano, t.last_unix_nano) - r.start_unix_nano) / 1e6 AS duration_ms,
@@ -79,6 +81,16 @@ SELECT r.trace_id, r.name, r.status, r.mode, r.tags, r.parent_trace_id,
   coalesce(t.models, []) AS models, r.error, r.steps_lost, r.records_damaged,
   r.service, r.metadata, r.origin, r.imported
 FROM ({RUNS}) r LEFT JOIN ({TOTALS}) t USING (trace_id) LEFT JOIN ({COSTS}) c USING (trace_id)
+""",
+    "lineage": """
+WITH RECURSIVE up AS (
+  SELECT trace_id, parent_trace_id AS ancestor_id, 1 AS generation, forked_at
+  FROM traces WHERE parent_trace_id IS NOT NULL
+  UNION ALL
+  SELECT up.trace_id, t.parent_trace_id, up.generation + 1, t.forked_at
+  FROM up JOIN traces t ON t.trace_id = up.ancestor_id WHERE t.parent_trace_id IS NOT NULL AND up.generation < 1000
+)
+SELECT trace_id, ancestor_id, generation, forked_at FROM up
 """,
     "spans": """
 SELECT trace_id, kind, step, lane, name, span_kind, scope, status, status_message,

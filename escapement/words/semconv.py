@@ -90,6 +90,8 @@ RESPONSE_BYTES: Final = "escapement.response.size"
 RESPONSE_WIRE: Final = "escapement.response.wire"
 """Bytes received, where they are not as many as the (decoded) body has."""
 RESPONSE_HASH: Final = "escapement.response.hash"
+EDITED: Final = "escapement.response.edited"
+"""Whether somebody edited the answer. What it says of tokens is then about the answer that was recorded."""
 SERVED_FROM: Final = "escapement.served_from"
 """`[trace id, step]`: of a step of an imported fork, where its answer first was."""
 ATTEMPTS: Final = "escapement.attempts"
@@ -101,6 +103,14 @@ RAISED: Final = "escapement.failure.raised"
 
 STRUCTURED: Final = frozenset({REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_REDIRECTS, FAILURE_CAUSES})
 """What the journal holds as JSON values; attributes of a span hold it as JSON text."""
+
+_OF_ANSWER: Final = ("escapement.response.", "escapement.failure.", "gen_ai.response.", "gen_ai.usage.")
+
+
+def is_of_answer(name: str) -> bool:
+    """Whether an attribute of a step is known with its answer, and not before."""
+    return name.startswith(_OF_ANSWER) or name in (ERROR_TYPE, ATTEMPTS)
+
 
 PAYLOAD: Final = frozenset(
     {
