@@ -69,6 +69,7 @@ def conversation(length: int) -> list[Step]:
         answer = orjson.dumps({"id": f"chatcmpl-{number}", "model": "gpt-4o", "choices": [choice]})
         document = dict(answer_document(operation, answer, "application/json"))
         asked = {semconv.STEP: number, semconv.LANE: "main", semconv.PROVIDER_NAME: "openai"}
+        asked[semconv.FINGERPRINT] = f"1:{number}"
         asked[semconv.REQUEST_MODEL] = "gpt-4o"
         answered = {semconv.STATUS: 200, semconv.RESPONSE_ID: f"chatcmpl-{number}", semconv.RESPONSE_MODEL: "gpt-4o"}
         answered |= {semconv.USAGE_INPUT_TOKENS: len(raw) // 4, semconv.USAGE_OUTPUT_TOKENS: 50}
@@ -85,7 +86,8 @@ def measure(steps: list[Step], **settings: Any) -> dict[int, float]:
     windows = {10: 0, len(steps): 0}
     for number, step in enumerate(steps, 1):
         began = time.process_time_ns()
-        error = guards.asked(number, "main", f"1:{number}", _PATH, operation, step.body, None, False, "tr_0")
+        error = guards.asked(number, "main", f"1:{number}", _PATH, operation, step.body, None, "tr_0")
+        guards.sent(f"1:{number}")
         guards.answered(step.asked, step.answered, operation, step.document, began)
         spent = time.process_time_ns() - began
         assert error is None

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -98,9 +97,7 @@ class Session:
         # Reentrant: the garbage collector may end a forgotten stream of this very run while we are at work.
         self._lock = threading.RLock()
         self._live: set[Exchange] = set()
-        self._flying: Counter[str] = Counter()
         self._in_flight = 0
-        self._last_end: dict[str, int] = {}
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
         self._matcher = Matcher(source.row.steps, source.until) if source is not None else None
         self._served: list[tuple[int, str, StepRow]] = []
@@ -149,8 +146,7 @@ class Session:
             row = self._matcher.take(lane, print_) if self._matcher is not None else None
             if row is None and body is None:
                 body = self._splitter.split(request.body, lane)
-            beside = self._is_beside(print_, row)
-            error = self._guards.asked(step, lane, print_, request.path, operation, body, row, beside, self.trace_id)
+            error = self._guards.asked(step, lane, print_, request.path, operation, body, row, self.trace_id)
             if error is not None:
                 raise self._kill(error)
             self.steps += 1
@@ -160,7 +156,7 @@ class Session:
             assert body is not None
             if self._matcher is not None:
                 self._go_live(print_, request, operation, lane, step, body)
-            self._guards.sent()
+            self._guards.sent(print_)
             start = time.time_ns()
             attributes = request_span(operation, request, body) | {
                 semconv.TRACE_ID: self.trace_id,
@@ -172,7 +168,6 @@ class Session:
             if bytes_ and not body.secrets:  # a hash of a short secret could be guessed
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
-            self._flying[print_] += 1
             self._in_flight += 1
         attributes[semconv.REQUEST_BODY] = delta
         self._open(call, operation, attributes, new, start)
@@ -187,14 +182,6 @@ class Session:
         except OSError as error:
             self._recording.complain(f"steps have no numbers of their own ({error.strerror or error})")
             return self.steps + 1
-
-    def _is_beside(self, print_: str, row: StepRow | None) -> bool:
-        """Whether the same request is under way already: now, or in the recording that is replayed."""
-        if row is None:
-            return self._flying[print_] > 0
-        last = self._last_end.get(print_, 0)
-        self._last_end[print_] = max(last, row.end or 0)
-        return row.start < last
 
     def comes_before(self, row: StepRow) -> StepRow | None:
         """A step that was answered before this one in the recording, and has not been answered yet in the replay."""
@@ -304,7 +291,6 @@ class Session:
     ) -> None:
         """A live call has ended and is written; `document` is its answer as JSON, empty where it is none."""
         with self._lock:
-            self._flying[asked[semconv.FINGERPRINT]] -= 1
             self._in_flight -= 1
             began = time.time_ns() - answered.get(semconv.RESPONSE_ELAPSED, 0)
             if 0 < answered.get(semconv.STATUS, 0) < 400:

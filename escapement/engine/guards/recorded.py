@@ -91,7 +91,13 @@ class Recorded:
         self._ends: dict[str, int] = {}
         self._due: list[tuple[int, int, StepRow]] = []
 
-    def asked(self, row: StepRow, step: int, lane: str) -> Asked:
+    def is_beside(self, row: StepRow) -> bool:
+        """Whether the same request was under way when this one was made. To be asked of each step once, in order."""
+        last = self._ends.get(row.fingerprint, 0)
+        self._ends[row.fingerprint] = max(last, row.end or 0)
+        return row.start < last
+
+    def asked(self, row: StepRow, step: int, lane: str, beside: bool) -> Asked:
         """A recorded step, that is step `step` now."""
         attributes = row.attributes
         path = attributes.get(semconv.PATH, "")
@@ -99,9 +105,7 @@ class Recorded:
             raw: bytes | None = self._trace.request_body(row)
         except StoreError:
             raw = None  # gone, or damaged
-        last = self._ends.get(row.fingerprint, 0)
         if row.end is not None:
-            self._ends[row.fingerprint] = max(last, row.end)
             heapq.heappush(self._due, (row.end, step, row))
         return asked(
             self._reader,
@@ -112,7 +116,7 @@ class Recorded:
             lane=lane,
             fingerprint=row.fingerprint,
             at=self.at(row.start),
-            beside=row.start < last,
+            beside=beside,
         )
 
     def at(self, time: int) -> int:

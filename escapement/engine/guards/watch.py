@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import wraps
@@ -96,8 +96,9 @@ class Guards:
         self._budgets = Budgets(settings)
         self._reader = Reader()
         self._recorded = Recorded(source, self._reader, self._wanted_prices) if source is not None else None
-        self._behind: list[tuple[int, str, StepRow]] = []
+        self._behind: list[tuple[int, str, StepRow, bool]] = []
         self._live = source is None
+        self._flying: Counter[str] = Counter()
         self._served = 0
         self._clock = 0
         self._began = time.time_ns()
@@ -125,7 +126,6 @@ class Guards:
         operation: Operation,
         body: Body | None,
         row: StepRow | None,
-        beside: bool,
         trace_id: str,
     ) -> GuardError | None:
         """A request is made, which `row` would answer; without one it would be sent. The error that stops it, if any.
@@ -135,7 +135,7 @@ class Guards:
         if self._deciding:
             raise ConfigError("the function given as on_guard made a model call in the very run that it decides about")
         if row is not None:
-            return self._serve(step, lane, row, beside, trace_id)
+            return self._serve(step, lane, row, trace_id)
         if self._recorded is not None:
             self._go_live()
         at = self._clock + time.time_ns() - self._began
@@ -148,15 +148,16 @@ class Guards:
             lane=lane,
             fingerprint=fingerprint,
             at=at,
-            beside=beside,
+            beside=self._flying[fingerprint] > 0,
         )
         if self._settings.budget_file is not None:
             self._share_in(self._settings.budget_file)
         return self._decide(self._judge(seen), trace_id)
 
     @_harmless
-    def sent(self) -> None:
+    def sent(self, fingerprint: str) -> None:
         """The request that was asked about goes out now."""
+        self._flying[fingerprint] += 1
         self._budgets.count(calls=1)
         self._share(calls=1)
 
@@ -170,6 +171,9 @@ class Guards:
         start: int,
     ) -> None:
         """A live call has ended."""
+        self._flying[asked[semconv.FINGERPRINT]] -= 1
+        if not self._flying[asked[semconv.FINGERPRINT]]:
+            del self._flying[asked[semconv.FINGERPRINT]]
         use = usage.use_of(asked, answered, start)
         cost = self._prices.cost(*use) if self._budgets.priced else 0.0
         seen = recorded.answered(
@@ -198,18 +202,19 @@ class Guards:
 
     # -- replays -------------------------------------------------------------------------------------------------
 
-    def _serve(self, step: int, lane: str, row: StepRow, beside: bool, trace_id: str) -> GuardError | None:
+    def _serve(self, step: int, lane: str, row: StepRow, trace_id: str) -> GuardError | None:
         assert self._recorded is not None
         self._served += 1
+        beside = self._recorded.is_beside(row)
         self._clock = max(self._clock, self._recorded.at(row.end or row.start))
         if not self._eager:
-            self._behind.append((step, lane, row))
+            self._behind.append((step, lane, row, beside))
             if self._actions["identical_requests"] == "off":
                 return None
             seen = Asked(step, lane, row.fingerprint, beside=beside)
             return self._decide(self._loops.identical(seen), trace_id, quiet=True)
         self._settle(row.start)
-        seen = replace(self._recorded.asked(row, step, lane), beside=beside)
+        seen = self._recorded.asked(row, step, lane, beside)
         error = self._decide(self._judge(seen), trace_id, quiet=True)
         if error is None:
             self._budgets.count(calls=1)
@@ -221,9 +226,9 @@ class Guards:
         assert self._recorded is not None
         if self._live and not self._behind:
             return
-        for step, lane, row in self._behind:
+        for step, lane, row, beside in self._behind:
             self._settle(row.start)
-            for verdict in self._loops.asked(self._recorded.asked(row, step, lane)):
+            for verdict in self._loops.asked(self._recorded.asked(row, step, lane, beside)):
                 self._is_said(verdict)
             self._budgets.count(calls=1)
             self._share_served(calls=1)
@@ -255,7 +260,8 @@ class Guards:
         for row in self._source.steps:
             for seen, use in self._recorded.answers(row.start):
                 self._pending += self._take(seen, use)
-            yield from self._reviewed(self._judge(self._recorded.asked(row, row.step, row.lane)))
+            beside = self._recorded.is_beside(row)
+            yield from self._reviewed(self._judge(self._recorded.asked(row, row.step, row.lane, beside)))
             self._budgets.count(calls=1)
         for seen, use in self._recorded.answers():
             yield from self._reviewed(self._take(seen, use))
