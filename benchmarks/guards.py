@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import orjson
 from rich.console import Console
 from rich.table import Table
@@ -25,9 +26,11 @@ from escapement.store.pieces import Body, Splitter
 from escapement.store.prices import Prices
 from escapement.words import semconv
 from escapement.words.config import resolve
+from escapement.words.http import Request
 
 _BAR = 50.0
 _PATH = "/v1/chat/completions"
+_ORIGIN = httpx.URL("https://api.openai.com")
 _PRICES = Prices()  # looked up once a model
 _AROUND = 10  # steps that are measured together
 _BUDGETS: dict[str, Any] = {"max_calls": 10**6, "max_tokens": 10**9, "max_cost": 1e6, "max_duration": "30d"}
@@ -85,12 +88,14 @@ def measure(steps: list[Step], **settings: Any) -> dict[int, float]:
     assert operation is not None
     windows = {10: 0, len(steps): 0}
     for number, step in enumerate(steps, 1):
+        request = Request("POST", _ORIGIN, _PATH, "", (), step.body.raw)
         began = time.process_time_ns()
-        error = guards.asked(number, "main", f"1:{number}", _PATH, operation, step.body, None, "tr_0")
+        error = guards.asked(number, "main", f"1:{number}", request, operation, step.body, None, "tr_0")
         guards.sent(f"1:{number}")
         guards.answered(step.asked, step.answered, operation, step.document, began)
         spent = time.process_time_ns() - began
         assert error is None
+        assert not guards.broken
         for end in windows:
             if end - _AROUND < number <= end:
                 windows[end] += spent
