@@ -70,8 +70,12 @@ class Reading:
     @property
     def keys(self) -> tuple[str, str, str]:
         """What tells it from others: its request as a whole, what it asks, and the last of that."""
-        kind, prompt = self.row.name.partition(" ")[0], self.prompt
-        return self.row.fingerprint, _digest(kind, *prompt), _digest(kind, *prompt[-1:])
+        return self.row.fingerprint, _digest(self.kind, *self.prompt), _digest(self.kind, *self.prompt[-1:])
+
+    @cached_property
+    def kind(self) -> str:
+        """The kind of operation: `chat` of `chat gpt-4o`."""
+        return self.row.name.partition(" ")[0]
 
     @cached_property
     def words(self) -> frozenset[str]:
@@ -99,10 +103,11 @@ def readings(trace: TraceRow) -> Iterator[Reading]:
 
 def likeness(mine: Reading, theirs: Reading) -> float:
     """How alike two steps are, from 0 to 1: by the words of what they ask, within one kind of operation."""
-    if mine.row.name.partition(" ")[0] != theirs.row.name.partition(" ")[0]:
+    if mine.kind != theirs.kind:
         return 0.0
     one, other = mine.words, theirs.words
-    return max(_SAME_KIND, len(one & other) / len(one | other)) if one or other else 1.0
+    both = len(one & other)
+    return max(_SAME_KIND, both / (len(one) + len(other) - both)) if one or other else 1.0
 
 
 _APART = ("model", "tools", "functions")

@@ -90,17 +90,19 @@ class Messages:
             document = request_document(self._pieces[ids[0]], kind)
             return Asked(operation.asked(document), document, document.get("tools") or ())
         known = self._of_piece.setdefault(operation, {})
-        if not known.keys() >= set(ids):
+        try:
+            inside = [known[name] for name in ids]
+        except KeyError:  # of a long body nearly all are known
             for at in [at for at, name in enumerate(ids) if name not in known]:
                 known[ids[at]] = self._element(ids[at], ids[at - 1] if at else "", at == len(ids) - 1, operation)
-        inside = chain.from_iterable([known[name] for name in ids])
+            inside = [known[name] for name in ids]
         apart = [name for name in ids if name in self._apart]
         frame = b"".join([self._pieces[name] for name in apart if not self._arrays[name]])
         if frame != self._frame[0]:
             self._frame = frame, request_document(frame, kind)
         fields = self._frame[1]
         tools = [self._apart[name] for name in apart if self._arrays[name]]
-        return Asked([*operation.asked(fields), *inside], fields, tools)
+        return Asked([*operation.asked(fields), *chain.from_iterable(inside)], fields, tools)
 
     def _element(self, name: str, before: str, last: bool, operation: Operation) -> Sequence[Message]:
         """The messages in a piece, which is an element of the array that the piece before it opens, or is in."""
