@@ -301,4 +301,7 @@ def missing(told: Told, document: Document | None) -> list[str]:
         found += ["response.finish_reason"] if not told.finish else []
         thought = any(part.get("type") in ("reasoning", "thinking") for one in told.said or () for part in _parts(one))
         found += ["response.reasoning"] if thought else []
+        # Responses has two ids for a call; it is the other one that its result is sent back with.
+        calls = [str(part.get("id") or "") for one in told.said or () for part in _parts(one) if "name" in part]
+        found += ["response.tool_call.id"] if any(not name or name.startswith("fc_") for name in calls) else []
     return found
