@@ -53,9 +53,7 @@ def replayed(trace_id: str, program: str, base_url: str) -> tuple[list[agent.Sai
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("form", ["json", "protobuf"])
-def test_what_others_recorded_is_replayed(
-    name: str, form: str, cli: Cli, tmp_path: Path, provider: Provider
-) -> None:
+def test_what_others_recorded_is_replayed(name: str, form: str, cli: Cli, tmp_path: Path, provider: Provider) -> None:
     said, otlp = golden(name)
     data = json.dumps(otlp).encode() if form == "json" else parsed(otlp).SerializeToString()
     row = imported(cli, tmp_path / "spans", data)

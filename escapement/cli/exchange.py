@@ -64,11 +64,11 @@ def export(
 def import_traces(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="What `escapement export` wrote, or OTLP (JSON, protobuf); - for stdin."),
+        typer.Argument(metavar="FILE...", help="What `escapement export` wrote, or OTLP; - for stdin."),
     ],
     together: Annotated[
         bool,
-        typer.Option("--together", help="OTLP: one trace of all spans in a file, for programs with no span around them."),
+        typer.Option("--together", help="OTLP: all spans of a file are one trace, whatever theirs are."),
     ] = False,
 ) -> None:
     """Take traces that others exported into the span store. What is there already stays as it is.

@@ -191,7 +191,9 @@ def _value(value: object, where: str, levels: int) -> Any:
     if kind == "boolValue" and isinstance(inner, bool):
         return inner
     if kind == "intValue" and (type(inner) is int or (isinstance(inner, str) and re.fullmatch(r"-?\d{1,19}", inner))):
-        return int(inner)
+        number = int(inner)
+        if -(2**63) <= number < 2**63:
+            return number
     if kind == "doubleValue" and type(inner) in (int, float):
         return float(inner)
     if kind == "bytesValue" and isinstance(inner, str):

@@ -47,8 +47,9 @@ def traces(spans: Iterable[Span], *, together: bool = False) -> list[TraceRow]:
     return [trace_of(group) for group in groups.values()]
 
 
-def trace_of(spans: Sequence[Span]) -> TraceRow:
-    """The trace of spans that belong together, of which there is at least one. Raises Unfit."""
+def trace_of(spans: Sequence[Span], *, after: int = 0) -> TraceRow:
+    """The trace of spans that belong together, of which there is at least one; its steps are numbered from behind
+    `after`. Raises Unfit."""
     spans = sorted({span.span_id: span for span in spans}.values(), key=lambda span: (span.start, span.end))
     known = {span.span_id for span in spans}
     tops = [span for span in spans if span.parent not in known]
@@ -75,7 +76,7 @@ def trace_of(spans: Sequence[Span]) -> TraceRow:
             "sdk": str(first.resource.get("telemetry.sdk.name") or ""),
         },
     )
-    builder = _Builder(row)
+    builder = _Builder(row, after)
     for call in _calls(spans):
         builder.call(call)
     for span in spans:
@@ -168,7 +169,8 @@ class _Nowhere:
 class _Builder:
     """Steps on their way into a trace."""
 
-    def __init__(self, row: TraceRow) -> None:
+    def __init__(self, row: TraceRow, after: int) -> None:
+        self._after = after
         self.pieces: dict[str, bytes] = {}
         self._row = row
         self._splitter = Splitter()
@@ -201,7 +203,7 @@ class _Builder:
             if semconv.STATUS in attributes:
                 lost[-1:] = ["response.headers", "response.body"]
         attributes[semconv.REBUILT] = lost
-        number = len(self._row.steps) + 1
+        number = self._after + len(self._row.steps) + 1
         print_, _ = fingerprint(request, Splitter(), ROOT, self._normalising)
         title = f"{attributes[semconv.OPERATION_NAME]} {attributes.get(semconv.REQUEST_MODEL, '')}".strip()
         self._add(span, number, ROOT, print_, title, attributes, body)

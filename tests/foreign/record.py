@@ -1,6 +1,6 @@
 """Runs a program under an instrumentor of others, with Escapement off: what it said, and the spans as OTLP.
 
-    python -m tests.foreign.record traceloop chat out.json out.pb
+python -m tests.foreign.record traceloop chat out.json out.pb
 """
 
 from __future__ import annotations

@@ -280,7 +280,7 @@ def example(told: Told, document: Document) -> list[tuple[str, Document]]:
     """Events in whose manner the document is to be split."""
     if told.path != CHAT:
         return []
-    frame = {name: document[name] for name in ("id", "created", "model") if name in document}
+    frame: Document = {name: document[name] for name in ("id", "created", "model") if name in document}
     return [("", {"object": "chat.completion.chunk", **frame, "choices": []})]
 
 
