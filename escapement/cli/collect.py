@@ -63,8 +63,7 @@ def collect(
     finally:
         intake.keep_all()
         intake.close()
-        if settings.sealing == "background":
-            sealing.start(settings.storage_dir)
+        _seal(settings)
     for trace, reason in intake.failed.items():
         typer.echo(f"escapement: spans of {trace} stay in the intake: {reason}", err=True)
     traces, spans = output.amount(intake.traces, "trace"), output.amount(intake.accepted, "span")
@@ -83,7 +82,12 @@ async def _serve(intake: Intake, address: Address, token: str, settings: Setting
         print(f"OTLP/HTTP  http://{host}:{receiver.port}", flush=True)
         print(f"OTLP/gRPC  {host}:{receiver.grpc_port}", flush=True)
         print(f"into {settings.storage_dir}; Ctrl-C ends it", file=sys.stderr, flush=True)
-        await receiver.keep(stop)
+        await receiver.keep(stop, lambda: _seal(settings))
+
+
+def _seal(settings: Settings) -> None:
+    if settings.sealing == "background":
+        sealing.start(settings.storage_dir)
 
 
 def _is_loopback(host: str) -> bool:

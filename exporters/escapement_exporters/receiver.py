@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -142,10 +142,11 @@ class Receiver:
 
     # -- into the store ------------------------------------------------------------------------------------------
 
-    async def keep(self, stop: asyncio.Event, every: float = 0.5) -> None:
-        """Put traces into the store as they become whole, until it is to stop."""
+    async def keep(self, stop: asyncio.Event, kept: Callable[[], object], every: float = 0.5) -> None:
+        """Put traces into the store as they become whole, and tell `kept`, until it is to stop."""
         intake = self._intake
         while not stop.is_set():
+            before = intake.traces
             for trace in intake.due():
                 waiting = intake.take(trace)
                 try:
@@ -157,6 +158,8 @@ class Receiver:
                 intake.done(trace, waiting, steps, reason)
                 if stop.is_set():
                     return
+            if intake.traces != before:
+                kept()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), every)
 
