@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from escapement.store import imports, layout
+from escapement.store import imports, layout, segments
 from escapement.store.layout import Layout
 from escapement.store.traces import SpanStore
-from escapement.words.errors import StoreError, TraceNotFoundError
+from escapement.words.errors import StoreError
 from escapement_exporters import rebuilding
 from escapement_exporters.otlp_spans import Span
 
@@ -36,8 +37,12 @@ IDLE: Final = 30.0
 """Seconds after which what is there of any other is kept; what comes later is added to it."""
 _FILE: Final = 64_000_000  # bytes of an intake journal after which another is begun
 _PART: Final = 16_000_000  # bytes of one trace that are kept without waiting for more
+_BATCH: Final = 4_000_000  # bytes of traces that are put into the store at once
 _TRACES: Final = 20_000
 """Traces that are waited for, and traces that are remembered, at most."""
+
+
+_log = logging.getLogger("escapement")
 
 
 class Busy(Exception):
@@ -58,15 +63,17 @@ class _File:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class Waiting:
     """A trace that is coming in."""
 
     places: list[tuple[_File, int, int]] = field(default_factory=list)
     size: int = 0
     rooted: bool = False
     seen: float = 0.0
+    began: int = 1 << 62
+    """When its first span did, in nanoseconds since the epoch."""
     found: bool = False
-    """Whether it was taken over: something of it may be in the store already."""
+    """Whether something of it may be in the store already: it was taken over, or could not be kept at once."""
 
 
 class Intake:
@@ -82,10 +89,11 @@ class Intake:
         self._fsync = fsync
         self._folder = self.store.root / "intake"
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._waiting: OrderedDict[str, Waiting] = OrderedDict()
         self._kept: OrderedDict[str, int] = OrderedDict()
         """Traces that are in the store, and how many steps they have."""
         self._files: list[_File] = []
+        self._began = time.time_ns()
         self.accepted = self.traces = self.waiting_bytes = 0
         self.failed: dict[str, str] = {}
         """Traces that could not be kept, and why. Their spans stay in the journal."""
@@ -104,13 +112,14 @@ class Intake:
         lines = []
         for trace, group in groups.items():
             rooted = any(not span.parent for span in group)
-            record = {"trace": trace, "root": rooted, "spans": group}
-            lines.append((trace, rooted, orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)))
+            began = min(span.start for span in group)
+            record = {"trace": trace, "root": rooted, "began": began, "spans": group}
+            lines.append((trace, rooted, began, orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)))
         file = self._current
         at = file.length
-        self._append(b"".join(line for _, _, line in lines))
-        for trace, rooted, line in lines:
-            self._note(trace, file, at, len(line), rooted)
+        self._append(b"".join(line for *_, line in lines))
+        for trace, rooted, began, line in lines:
+            self._note(trace, file, at, len(line), rooted, began)
             at += len(line)
         self.accepted += len(spans)
         if file.length >= _FILE:
@@ -131,11 +140,12 @@ class Intake:
             raise Full(f"{file.path} cannot be written: {error.strerror or error}") from error
         file.length += len(data)
 
-    def _note(self, trace: str, file: _File, at: int, size: int, rooted: bool) -> _Waiting:
-        waiting = self._waiting.setdefault(trace, _Waiting())
+    def _note(self, trace: str, file: _File, at: int, size: int, rooted: bool, began: int) -> Waiting:
+        waiting = self._waiting.setdefault(trace, Waiting())
         waiting.places.append((file, at, size))
         waiting.size += size
         waiting.rooted = waiting.rooted or rooted
+        waiting.began = min(waiting.began, began)
         waiting.seen = time.monotonic()
         self._waiting.move_to_end(trace)
         file.open[trace] = file.open.get(trace, 0) + size
@@ -157,65 +167,107 @@ class Intake:
             or now - waiting.seen >= (QUIET if waiting.rooted else IDLE)
         ]
 
-    def take(self, trace: str) -> _Waiting:
-        """What is there of a trace, no longer waited for: to be given to `keep`, then to `done`."""
-        return self._waiting.pop(trace)
+    def take(self, traces: Iterable[str]) -> dict[str, Waiting]:
+        """What is there of the first of these traces, no longer waited for: to be given to `keep`, then to `done`."""
+        taken: dict[str, Waiting] = {}
+        size = 0
+        for trace in traces:
+            if size >= _BATCH:
+                break
+            taken[trace] = self._waiting.pop(trace)
+            size += taken[trace].size
+        return taken
 
-    def keep(self, trace: str, waiting: _Waiting) -> int:
-        """Put what is there of a trace into the store; how many steps it has now. Raises EscapementError and Unfit."""
-        spans = [Span(**span) for span in _spans(waiting.places)]
-        known = self._kept.get(trace)
-        seen: set[str] = set()
-        inside = {span.span_id for span in spans}
-        if known is None and (waiting.found or any(span.parent and span.parent not in inside for span in spans)):
-            known, seen = self._in_store(trace)
-        spans = [span for span in spans if span.span_id not in seen]
+    def keep(self, taken: Mapping[str, Waiting]) -> dict[str, int | str | None]:
+        """Put what is there of traces into the store: how many steps each has now, or why it cannot be kept; None where
+        the store cannot be written now. Raises nothing."""
+        outcomes: dict[str, int | str | None] = {}
+        known = self._known({trace: waiting for trace, waiting in taken.items() if trace not in self._kept})
+        for trace, waiting in taken.items():
+            try:
+                steps, seen = known.get(trace, (self._kept.get(trace), frozenset()))
+                outcomes[trace] = self._keep(waiting, steps, seen)
+            except StoreError as error:
+                _log.error("Escapement: %s", error)
+                outcomes[trace] = None
+            except Exception as error:  # whatever is wrong with one trace, the others are to be kept
+                outcomes[trace] = str(error) or type(error).__name__
+                _log.error("Escapement: trace %s stays in the intake: %s", trace, error)
+        return outcomes
+
+    def _keep(self, waiting: Waiting, steps: int | None, seen: frozenset[str]) -> int:
+        spans = [span for span in map(_span, _spans(waiting.places)) if span.span_id not in seen]
         if not spans:
-            return known or 0
-        row = rebuilding.trace_of(spans, after=known or 0)
+            return steps or 0
+        row = rebuilding.trace_of(spans, after=steps or 0)
         if not waiting.rooted:
             row.ended = None
-        imports.keep_part(self.store, row, first=known is None)
-        return max([known or 0, *(step.step for step in row.steps)])
+        imports.keep_part(self.store, row, first=steps is None)
+        return max([steps or 0, *(step.step for step in row.steps)])
 
-    def _in_store(self, trace: str) -> tuple[int | None, set[str]]:
-        """The steps of a trace that is in the store, and the ids of its spans."""
-        try:
-            row = SpanStore(self._storage_dir).load(rebuilding.trace_id_of(trace))
-        except TraceNotFoundError:
-            return None, set()
-        ids = {step.span_id for step in row.steps} | {str(span["span_id"]) for span in row.spans}
-        return max((step.step for step in row.steps), default=0), ids
+    def _known(self, taken: Mapping[str, Waiting]) -> dict[str, tuple[int | None, frozenset[str]]]:
+        """Of traces that may be in the store: their steps (None where they are not), and the ids of their spans.
 
-    def done(self, trace: str, waiting: _Waiting, steps: int | None, reason: str = "") -> None:
-        """A trace is in the store with so many steps; or (None) it could not be put there."""
-        self.waiting_bytes -= waiting.size
-        if steps is None:
-            self.failed[trace] = reason
-            return
-        self.traces += trace not in self._kept
-        self._kept[trace] = steps
-        self._kept.move_to_end(trace)
+        What began before this collector did may have been kept by another; what lacks a parent may have been forgotten.
+        """
+        asked = {
+            rebuilding.trace_id_of(trace): trace
+            for trace, waiting in taken.items()
+            if waiting.found or waiting.began < self._began or not waiting.rooted
+        }
+        found: dict[str, tuple[int | None, frozenset[str]]] = {}
+        for trace_id, parts in SpanStore(self._storage_dir).segments_of(list(asked)).items() if asked else ():
+            row = segments.assemble(trace_id, parts)
+            ids = {step.span_id for step in row.steps} | {str(span["span_id"]) for span in row.spans} | {row.span_id}
+            steps = max((step.step for step in row.steps), default=0)
+            found[asked[trace_id]] = steps, frozenset(ids)
+        return found
+
+    def done(self, taken: Mapping[str, Waiting], outcomes: Mapping[str, int | str | None]) -> bool:
+        """What `keep` made of them. Whether the store could be written."""
+        marks: dict[int, tuple[_File, list[bytes]]] = {}
+        for trace, waiting in taken.items():
+            outcome = outcomes[trace]
+            if outcome is None:
+                self._put_back(trace, waiting)
+                continue
+            self.waiting_bytes -= waiting.size
+            if isinstance(outcome, str):
+                self.failed[trace] = outcome
+                continue
+            self.traces += trace not in self._kept
+            self._kept[trace] = outcome
+            self._kept.move_to_end(trace)
+            for file, _, size in waiting.places:
+                file.open[trace] -= size
+                if not file.open[trace]:
+                    del file.open[trace]
+                line = orjson.dumps({"done": trace, "size": size}, option=orjson.OPT_APPEND_NEWLINE)
+                marks.setdefault(id(file), (file, []))[1].append(line)
+        for file, lines in marks.values():
+            with contextlib.suppress(OSError):  # they are then looked for in the store, and found
+                file.length += os.write(file.descriptor, b"".join(lines))
         while len(self._kept) > _TRACES:
             self._kept.popitem(last=False)
-        for file in {id(file): file for file, _, _ in waiting.places}.values():
-            size = sum(size for one, _, size in waiting.places if one is file)
-            file.open[trace] -= size
-            if not file.open[trace]:
-                del file.open[trace]
-            line = orjson.dumps({"done": trace, "size": size}, option=orjson.OPT_APPEND_NEWLINE)
-            with contextlib.suppress(OSError):  # it is then looked for in the store, and found
-                file.length += os.write(file.descriptor, line)
         self._tidy()
+        return None not in outcomes.values()
+
+    def _put_back(self, trace: str, waiting: Waiting) -> None:
+        """Wait for a trace again; something may have come meanwhile."""
+        newer = self._waiting.get(trace)
+        if newer is not None:
+            waiting.places += newer.places
+            waiting.size += newer.size
+            waiting.rooted = waiting.rooted or newer.rooted
+        waiting.found = True
+        self._waiting[trace] = waiting
 
     def keep_all(self) -> None:
         """Put all there is into the store: nothing more will come."""
-        for trace in self.due(all=True):
-            waiting = self.take(trace)
-            try:
-                self.done(trace, waiting, self.keep(trace, waiting))
-            except Exception as error:  # whatever is wrong with one trace, the others are to be kept
-                self.done(trace, waiting, None, str(error) or type(error).__name__)
+        while due := self.due(all=True):
+            taken = self.take(due)
+            if not self.done(taken, self.keep(taken)):
+                return  # it stays in the journal, for the next collector
 
     def close(self) -> None:
         """Let go of the files; those with nothing left in them are removed."""
@@ -259,7 +311,7 @@ class Intake:
                 file.length = at + size
                 trace = record.get("trace")
                 if isinstance(trace, str):
-                    self._note(trace, file, at, size, bool(record.get("root"))).found = True
+                    self._note(trace, file, at, size, bool(record.get("root")), 0).found = True
                 elif isinstance(done := record.get("done"), str) and done in self._waiting:
                     self._forget(done, file, int(record.get("size") or 0))
             os.ftruncate(descriptor, file.length)  # half a line that nobody was told was taken
@@ -289,6 +341,10 @@ class Intake:
                 self._files.remove(file)
                 os.close(file.descriptor)
                 file.path.unlink(missing_ok=True)
+
+
+def _span(record: dict[str, Any]) -> Span:
+    return Span(**record)
 
 
 def _spans(places: Iterable[tuple[_File, int, int]]) -> Iterator[dict[str, Any]]:

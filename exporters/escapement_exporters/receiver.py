@@ -24,6 +24,7 @@ import grpc
 import grpc.aio
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from escapement.store.vetting import Unfit
 from escapement_exporters import otlp_spans
@@ -35,9 +36,20 @@ MOST: Final = 16 << 20
 FLIGHT: Final = 64 << 20
 """Bytes of all requests that are read at the same time."""
 _RETRY: Final = "1"
+_AGAIN: Final = 5.0  # seconds, after the store could not be written
 _PROTOBUF, _JSON = "application/x-protobuf", "application/json"
 _SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
 _log = logging.getLogger("escapement")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an exception is news: a body that a sender broke is answered, and is no fault of the server."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, web.RequestPayloadError | BadHttpMessage)
+
+
+_server_log = logging.getLogger("escapement.receiver")
+_server_log.addFilter(_is_ours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,9 @@ class Receiver:
     async def __aenter__(self) -> Receiver:
         app = web.Application(client_max_size=self._most)
         app.router.add_post("/v1/traces", self._post)
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=False, shutdown_timeout=5.0)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=_server_log, handler_cancellation=False, shutdown_timeout=5.0
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._address.host, self._address.port)
         await site.start()
@@ -107,6 +121,8 @@ class Receiver:
             self._intake.accept(list(_read(kind, data)))
         except web.HTTPRequestEntityTooLarge:
             return _refusal(request, 413, f"a request may have {self._most} bytes: send smaller batches")
+        except web.RequestPayloadError as error:
+            return _refusal(request, 400, f"its body cannot be read: {error}")
         except Unfit as unfit:
             return _refusal(request, 400, str(unfit))
         except Busy:
@@ -147,21 +163,16 @@ class Receiver:
         intake = self._intake
         while not stop.is_set():
             before = intake.traces
-            for trace in intake.due():
-                waiting = intake.take(trace)
-                try:
-                    steps: int | None = await asyncio.to_thread(intake.keep, trace, waiting)
-                    reason = ""
-                except Exception as error:  # whatever is wrong with one trace, the others are to be kept
-                    steps, reason = None, str(error) or type(error).__name__
-                    _log.error("Escapement: trace %s stays in the intake: %s", trace, reason, exc_info=error)
-                intake.done(trace, waiting, steps, reason)
-                if stop.is_set():
-                    return
+            wait = every
+            while not stop.is_set() and (due := intake.due()):
+                taken = intake.take(due)
+                if not intake.done(taken, await asyncio.to_thread(intake.keep, taken)):
+                    wait = _AGAIN
+                    break
             if intake.traces != before:
                 kept()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), every)
+                await asyncio.wait_for(stop.wait(), wait)
 
 
 def _read(kind: str, data: bytes) -> Iterable[Span]:
