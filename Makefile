@@ -14,7 +14,7 @@ SPANS ?=
 # Which frameworks (none: all).
 FRAMEWORKS ?=
 
-.PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff mutations branches scale kill
+.PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff bench-collect mutations branches scale kill
 .PHONY: sdks frameworks wheel clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-streams  time to the first chunk of a live stream; the pace of a replayed one"
 	@echo "make branches     identical concurrent requests, 100 replays of each kind of program"
 	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
+	@echo "make bench-collect  5,000 spans a second into \`escapement collect\`, for a minute"
 	@echo "make bench-diff   comparing two runs of 1,000 steps"
 	@echo "make mutations    an agent changed in 200 ways; how many of them a replay names"
 	@echo "make scale        ClickHouse and Spark on the tables; reading stores of a million and of ten million spans"
@@ -84,6 +85,9 @@ bench-store: $(VENV)/dev
 
 bench-diff: $(VENV)/dev
 	$(BIN)/python -m benchmarks.comparing
+
+bench-collect: $(VENV)/dev
+	$(BIN)/python -m benchmarks.collecting
 
 mutations: $(VENV)/dev
 	$(BIN)/python -m benchmarks.mutations

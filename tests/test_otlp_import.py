@@ -6,6 +6,7 @@ The files in `golden/foreign` were written by the real instrumentors (`tests.for
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ from tests.test_otlp_json import parsed
 
 __all__ = ["cli"]  # a fixture
 
-GOLDEN = Path(__file__).parent / "golden" / "foreign"
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "foreign"
 FILES = sorted(path.stem for path in GOLDEN.glob("*.json"))
 
 
@@ -143,6 +145,14 @@ def test_what_a_span_does_not_hold_is_listed(cli: Cli, tmp_path: Path) -> None:
     )
 
 
+def test_everything_that_may_be_missing_is_explained() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "exporters" / "escapement_exporters").rglob("*.py"))
+    names = set(re.findall(r'"((?:request|response)(?:\.[a-z_]+)*)"', source)) - {"request", "response_model"}
+    text = (ROOT / "docs" / "otlp-import.md").read_text()
+    table = text[text.index("| name | what is not known |") :]
+    assert names == set(re.findall(r"`((?:request|response)(?:\.[\w.]*)?)`", table.partition("\n\n")[0]))
+
+
 def test_show_marks_what_was_rebuilt(cli: Cli, tmp_path: Path) -> None:
     row = imported(cli, tmp_path / "spans", json.dumps(golden("anthropic-sdk-messages")[1]).encode())
     shown = cli("show", row.trace_id, "--content").out
@@ -187,9 +197,12 @@ def test_an_error_with_a_known_status_is_answered(cli: Cli, tmp_path: Path, clie
     span = one_call(error=True)
     row = imported(cli, tmp_path / "spans", json.dumps(span).encode())
     assert [(step.attributes[semconv.STATUS], step.answered) for step in row.steps] == [(429, True)]
-    with pytest.warns(escapement.EscapementWarning, match="rebuilt"), escapement.replay(row.trace_id):
-        with pytest.raises(openai.RateLimitError, match="slow down"):
-            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
+    with (
+        pytest.warns(escapement.EscapementWarning, match="rebuilt"),
+        escapement.replay(row.trace_id),
+        pytest.raises(openai.RateLimitError, match="slow down"),
+    ):
+        client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
 
 
 def test_a_span_without_content_has_no_answer(cli: Cli, tmp_path: Path) -> None:
@@ -204,7 +217,7 @@ def test_a_span_without_content_has_no_answer(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_old_traceloop(cli: Cli, tmp_path: Path, client: openai.OpenAI) -> None:
-    """An attribute for each field of each message, as before 0.50."""
+    """An attribute for each field of each message, as older versions wrote."""
     old = {
         "llm.request.type": "chat",
         "gen_ai.system": "OpenAI",

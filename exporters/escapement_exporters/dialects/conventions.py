@@ -1,4 +1,4 @@
-"""OpenTelemetry's own conventions: the official genai instrumentors, Anthropic's SDK, and Traceloop since 0.50."""
+"""OpenTelemetry's own conventions: the official genai instrumentors, Anthropic's SDK, and Traceloop's newer ones."""
 
 from __future__ import annotations
 
