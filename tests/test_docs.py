@@ -11,7 +11,9 @@ import pytest
 
 import escapement
 from escapement.cli import app
-from escapement.words.config import SETTINGS, variable
+from escapement.words.config import SETTINGS, resolve, variable
+from escapement.words.rules import RULES
+from tests import agents
 from tests.frameworks.environments import FRAMEWORKS
 from tests.provider import Provider
 
@@ -134,3 +136,33 @@ def test_the_python_of_the_page_on_divergence_runs(provider: Provider, monkeypat
     )
     exec(compile(block, "divergence.md", "exec"), {"__name__": "page"})
     assert provider.count == 1
+
+
+def test_the_page_of_guards_names_every_rule_and_its_python_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "guards.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(RULES)
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        made: dict[str, Any] = {}
+        exec(compile(block, "guards.md", "exec", dont_inherit=True), made)
+        escapement.stop()
+    with (
+        agents.in_memory() as client,
+        pytest.raises(escapement.LoopDetectedError),
+        escapement.init(on_guard=lambda verdict: "kill" if made["decide"](verdict) == "warn" else None),
+    ):
+        agents.same_call(agents.by_http(client), 6)
+    said = "repeated_tool in steps 2, 3, 4: the tool search was called 3 times with the same arguments and gave the same result"
+    assert capsys.readouterr().out.startswith(said)
+    # The environment and the project file say what the page says that they do.
+    for name, value in re.findall(r"(ESCAPEMENT_(?!BUDGET)\w+)='?([^ '\n]+)", text.partition("## Budgets")[0]):
+        monkeypatch.setenv(name, value)
+    by_environment = resolve()
+    for name in SETTINGS:
+        monkeypatch.delenv(variable(name), raising=False)
+    (table,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "pyproject.toml").write_text(table)
+    by_project = resolve()
+    for name in ("on_guard", "exempt_tools", "max_cost", "max_duration"):
+        assert getattr(by_environment, name) == getattr(by_project, name) is not None, name
