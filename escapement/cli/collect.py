@@ -7,6 +7,8 @@ import ipaddress
 import secrets
 import signal
 import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -82,7 +84,20 @@ async def _serve(intake: Intake, address: Address, token: str, settings: Setting
         print(f"OTLP/HTTP  http://{host}:{receiver.port}", flush=True)
         print(f"OTLP/gRPC  {host}:{receiver.grpc_port}", flush=True)
         print(f"into {settings.storage_dir}; Ctrl-C ends it", file=sys.stderr, flush=True)
-        await receiver.keep(stop, lambda: _seal(settings))
+        await receiver.keep(stop, _seldom(lambda: _seal(settings)))
+
+
+def _seldom(act: Callable[[], None], every: float = 10.0) -> Callable[[], None]:
+    """The same, but not more often than every so many seconds."""
+    last = time.monotonic()
+
+    def act_seldom() -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            act()
+
+    return act_seldom
 
 
 def _seal(settings: Settings) -> None:
