@@ -15,7 +15,7 @@ SPANS ?=
 FRAMEWORKS ?=
 
 .PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff bench-guards bench-collect
-.PHONY: mutations branches scale kill sdks frameworks wheel clean
+.PHONY: mutations branches scale kill sdks frameworks interop wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -34,6 +34,7 @@ help:
 	@echo "make kill         200 kills while recording, 200 while sealing, merging and deleting; no answer may be lost"
 	@echo "make sdks         the fidelity matrix with the oldest SDKs that are supported"
 	@echo "make frameworks   agents of LangChain, crewai, DSPy, ... recorded, and replayed with their provider gone"
+	@echo "make interop      what the instrumentors of others record today, imported and replayed"
 	@echo "make clean        remove what these commands made"
 
 $(BIN)/python:
@@ -116,6 +117,9 @@ sdks: $(VENV)/dev
 
 frameworks: $(VENV)/dev
 	FRAMEWORKS="$(FRAMEWORKS)" $(BIN)/python -m pytest tests/frameworks -n 2 -m framework
+
+interop: $(VENV)/dev
+	$(BIN)/python -m pytest tests/foreign -n 0 -m framework
 
 clean:
 	rm -rf $(VENV) .venv-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from escapement.engine import redaction
 from escapement.engine.fingerprint import fingerprint
 from escapement.engine.lanes import ROOT
 from escapement.engine.normalising import Normalising
@@ -179,11 +180,11 @@ class _Builder:
 
     def call(self, call: _Call) -> None:
         span, told = call.span, call.told
-        body = orjson.dumps(bodies.request(told))
+        body = redaction.scrub(orjson.dumps(bodies.request(told)))
         kind = [(b"content-type", b"application/json")]
         request = Request("POST", _Nowhere(span), f"/v1/{told.path}", "", kind, body)
         operation = bodies.operation_of(told)
-        attributes = request_attributes(operation, request, bodies.request(told))
+        attributes = request_attributes(operation, request, orjson.loads(body))
         if not attributes[semconv.SERVER_ADDRESS]:
             del attributes[semconv.SERVER_ADDRESS], attributes[semconv.SERVER_PORT]
         attributes |= {
@@ -195,6 +196,8 @@ class _Builder:
         document = None
         with suppress(ValueError, TypeError, KeyError, AttributeError, IndexError):
             document = bodies.answer(told, span.end)
+        if document is not None:
+            document = orjson.loads(redaction.scrub(orjson.dumps(document)))
         lost = bodies.missing(told, document)
         if document is not None:
             attributes |= answer_attributes(operation, document) | _answer(span, told, document)

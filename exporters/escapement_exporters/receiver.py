@@ -33,7 +33,7 @@ from escapement_exporters.otlp_spans import Span
 
 MOST: Final = 16 << 20
 """Bytes of one request, decompressed. Exporters send a few hundred spans at a time; gRPC's own limit is 4 MiB."""
-FLIGHT: Final = 64 << 20
+FLIGHT: Final = 128 << 20
 """Bytes of all requests that are read at the same time."""
 _RETRY: Final = "1"
 _AGAIN: Final = 5.0  # seconds, after the store could not be written
@@ -112,7 +112,9 @@ class Receiver:
             return _refusal(request, 415, f"send {_PROTOBUF} or {_JSON}")
         if (request.content_length or 0) > self._most:
             return _refusal(request, 413, f"a request may have {self._most} bytes: send smaller batches")
-        size = min(self._most, request.content_length or self._most)
+        # One that is compressed may come to anything, up to what one may have.
+        known = request.content_length if "Content-Encoding" not in request.headers else None
+        size = known or self._most
         if self._in_flight + size > self._flight:
             return _refusal(request, 503, "too much at a time", {"Retry-After": _RETRY})
         self._in_flight += size
