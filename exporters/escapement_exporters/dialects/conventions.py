@@ -60,7 +60,6 @@ def read(span: Span) -> Told | None:
     finish = text_of(span, "anthropic.message.stop_reason")
     if not finish and isinstance(reasons, list) and reasons:
         finish = str(reasons[0])
-    of_anthropic = span.scope.startswith(_ANTHROPIC)
     return Told(
         path=path,
         model=text_of(span, semconv.REQUEST_MODEL),
@@ -74,8 +73,7 @@ def read(span: Span) -> Told | None:
         answered_by=text_of(span, semconv.RESPONSE_MODEL),
         finish=finish,
         usage=counts(span, _USAGE),
-        never=("request.tools",) if of_anthropic else (),
-        by="Anthropic's SDK" if of_anthropic else "a GenAI instrumentor",
+        never=("request.tools",) if span.scope.startswith(_ANTHROPIC) else (),
     )
 
 

@@ -67,7 +67,6 @@ def read(span: Span) -> Told | None:
         answered_by=text_of(span, "llm.response.model_name", "llm.model_name", "embedding.model_name"),
         finish=text_of(span, "llm.finish_reason"),
         usage=counts(span, _USAGE),
-        by="OpenInference",
     )
 
 

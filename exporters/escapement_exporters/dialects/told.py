@@ -45,8 +45,6 @@ class Told:
     """Of `input`, `output`, `cache_read`, `cache_write`, `reasoning`: tokens. Those that were cached are input, too."""
     never: tuple[str, ...] = ()
     """What this instrumentation never says."""
-    by: str = ""
-    """Whose instrumentation it is, to be read."""
 
 
 def as_json(value: object) -> Any:

@@ -26,7 +26,6 @@ def read(span: Span) -> Told | None:
     told = conventions.read(span)
     if told is None:
         return None
-    told.by = "Traceloop"
     told.stream = told.stream or any(event["name"] == _CHUNK for event in span.events)
     if told.asked is None:
         told.asked = _messages(span, "gen_ai.prompt")
