@@ -14,8 +14,8 @@ SPANS ?=
 # Which frameworks (none: all).
 FRAMEWORKS ?=
 
-.PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff bench-guards mutations branches
-.PHONY: scale kill sdks frameworks wheel clean
+.PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff bench-guards bench-collect
+.PHONY: mutations branches scale kill sdks frameworks interop wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -27,12 +27,14 @@ help:
 	@echo "make bench-guards  what all guards together cost a call, early and late in a conversation"
 	@echo "make branches     identical concurrent requests, 100 replays of each kind of program"
 	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
+	@echo "make bench-collect  5,000 spans a second into \`escapement collect\`, for a minute"
 	@echo "make bench-diff   comparing two runs of 1,000 steps"
 	@echo "make mutations    an agent changed in 200 ways; how many of them a replay names"
 	@echo "make scale        ClickHouse and Spark on the tables; reading stores of a million and of ten million spans"
 	@echo "make kill         200 kills while recording, 200 while sealing, merging and deleting; no answer may be lost"
 	@echo "make sdks         the fidelity matrix with the oldest SDKs that are supported"
 	@echo "make frameworks   agents of LangChain, crewai, DSPy, ... recorded, and replayed with their provider gone"
+	@echo "make interop      what the instrumentors of others record today, imported and replayed"
 	@echo "make clean        remove what these commands made"
 
 $(BIN)/python:
@@ -89,6 +91,9 @@ bench-store: $(VENV)/dev
 bench-diff: $(VENV)/dev
 	$(BIN)/python -m benchmarks.comparing
 
+bench-collect: $(VENV)/dev
+	$(BIN)/python -m benchmarks.collecting
+
 mutations: $(VENV)/dev
 	$(BIN)/python -m benchmarks.mutations
 
@@ -112,6 +117,9 @@ sdks: $(VENV)/dev
 
 frameworks: $(VENV)/dev
 	FRAMEWORKS="$(FRAMEWORKS)" $(BIN)/python -m pytest tests/frameworks -n 2 -m framework
+
+interop: $(VENV)/dev
+	$(BIN)/python -m pytest tests/foreign -n 0 -m framework
 
 clean:
 	rm -rf $(VENV) .venv-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -668,7 +668,7 @@ def test_what_is_wrong_is_named(document: dict[str, Any], tmp_path: Path, change
         (b"null", "does not say"),
         (b"[]", "does not say"),
         (b'"escapement-trace"', "does not say"),
-        (b'{"resourceSpans": []}', "It is OTLP, which holds no whole trace: leave out --format otlp"),
+        (b'{"resourceSpans": []}', "It is OTLP: `escapement import` makes a trace of it"),
         (b'{"format": "escapement-trace"}', "its version is None"),
     ],
 )  # fmt: skip

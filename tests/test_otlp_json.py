@@ -349,4 +349,4 @@ def test_the_command(cli: Cli, client: openai.OpenAI, store: Path, tmp_path: Pat
     assert "secret question" in (tmp_path / "spans.json").read_text()
     done = cli("import", "spans.json")
     assert (done.code, done.out) == (1, "")
-    assert "It is OTLP, which holds no whole trace: leave out --format otlp" in done.err
+    assert f"holds trace {trace.trace_id}, and the store has another one of that id" in done.err

@@ -14,6 +14,7 @@ import typer
 
 from escapement.cli import (
     bisect,
+    collect,
     delete,
     demo,
     diff,
@@ -59,6 +60,7 @@ app.command("delete")(delete.delete)
 app.add_typer(store.app, name="store")
 app.command("export")(exchange.export)
 app.command("import")(exchange.import_traces)
+app.command("collect")(collect.collect)
 app.command("info")(info.info)
 app.command("demo")(demo.demo)
 

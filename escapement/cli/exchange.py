@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from escapement.cli import output
 from escapement.store import documents, exchange, imports, sealing
 from escapement.store.rows import TraceRow
 from escapement.store.traces import SpanStore
+from escapement.words import semconv
 from escapement.words.config import resolve
 from escapement.words.errors import ConfigError, EscapementError
 
@@ -60,9 +62,19 @@ def export(
 
 
 def import_traces(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="What `escapement export` wrote; - for stdin.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="What `escapement export` wrote, or OTLP; - for stdin."),
+    ],
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="OTLP: all spans of a file are one trace, whatever theirs are."),
+    ] = False,
 ) -> None:
-    """Take traces that others exported into the span store. What is there already stays as it is."""
+    """Take traces that others exported into the span store. What is there already stays as it is.
+
+    Spans of other instrumentation (OTLP) become a trace with rebuilt answers.
+    """
     settings = resolve()
     with output.progress("Importing") as progress:
         for number, file in enumerate(files):
@@ -71,12 +83,29 @@ def import_traces(
                 name, data = "stdin", documents.load_from(sys.stdin.buffer, "stdin")
             else:
                 name, data = file, documents.load(file)
-            trace_id, new = imports.import_document(settings.storage_dir, data, name)
-            print(trace_id, flush=True)
-            if not new:
-                typer.echo(f"{name}: {trace_id} is already in the store", err=True)
+            for trace_id, new in _taken_in(settings.storage_dir, data, name, together):
+                print(trace_id, flush=True)
+                if not new:
+                    typer.echo(f"{name}: {trace_id} is already in the store", err=True)
     if settings.sealing == "background":
         sealing.start(settings.storage_dir)
+
+
+def _taken_in(
+    storage_dir: Path | str, data: bytes | bytearray, name: str, together: bool
+) -> Iterator[tuple[str, bool]]:
+    """The traces of a file: their ids, and whether each was not there before."""
+    from escapement_exporters import otlp_import
+
+    if not otlp_import.is_otlp(data):
+        yield imports.import_document(storage_dir, data, name)
+        return
+    for row in otlp_import.traces(data, name, together=together):
+        yield row.trace_id, imports.keep(storage_dir, row, name=name)
+        left = sum("response" in step.attributes.get(semconv.REBUILT, ()) for step in row.steps)
+        if left:
+            told = f"{left} of {output.amount(len(row.steps), 'step')} without an answer: their spans do not hold it"
+            typer.echo(f"{name}: {row.trace_id} has {told}", err=True)
 
 
 def _otlp(row: TraceRow, content: bool) -> bytes:

@@ -207,13 +207,16 @@ def _notes(step: StepRow) -> tuple[str, str]:
     if semconv.EDITED in attributes:
         notes.append(f"EDITED, of {attributes[semconv.SERVED_FROM][0]} step {attributes[semconv.SERVED_FROM][1]}")
         style = "magenta"
+    if semconv.REBUILT in attributes:
+        notes.append("rebuilt")
+        style = "magenta"
     if semconv.RESPONSE_CHUNKS in attributes:
         notes.append("stream")
     if semconv.ATTEMPTS in attributes:
         notes.append(f"{len(attributes[semconv.ATTEMPTS])} attempts")
     if attributes.get(semconv.RESPONSE_ENDING) == "dropped":
         notes.append("not read to its end")
-    if step.end is None:
+    if step.end is None or "response" in attributes.get(semconv.REBUILT, ()):
         notes.append("no answer")
         style = "yellow"
     elif semconv.FAILURE_TYPE in attributes:
@@ -236,6 +239,8 @@ def _content(row: TraceRow, step: StepRow, before: dict[str, list[Message]]) -> 
         lines.append(Text(f"… {same} message{'s' if same != 1 else ''} as before", "dim"))
     lines += [_message(message, "blue") for message in new]
     lines += [_message(message, "green") for message in said]
+    if missing := step.attributes.get(semconv.REBUILT):
+        lines.append(Text(f"rebuilt without {', '.join(output.plain(name) for name in missing)}", "dim"))
     if error:
         lines.append(Text(output.plain(error), "red"))
     return lines
@@ -289,6 +294,7 @@ def _step_document(row: TraceRow, step: StepRow, content: bool, prices: Prices) 
         "stream": semconv.RESPONSE_CHUNKS in attributes,
         "fingerprint": step.fingerprint,
         "edited": semconv.EDITED in attributes,
+        "rebuilt": attributes.get(semconv.REBUILT),
         "source": {"trace": step.source[0], "step": step.source[1]} if step.source is not None else None,
     }
     if content:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from escapement.engine.conversation import reduced
 from escapement.engine.differences import embedded
 from escapement.engine.looks import mask
 from escapement.words.normalisers import Field, Normaliser
@@ -23,14 +24,21 @@ _GONE: Any = object()
 
 
 class Normalising:
-    """What a declaration leaves of bodies. False where nothing is declared."""
+    """What a declaration leaves of bodies; of those of a trace that was rebuilt, only the parts of the `conversation`
+    that it holds. False where nothing is declared, and the trace is an original."""
 
-    def __init__(self, normalize: Sequence[Normaliser] = (), ignore: Sequence[Field] = ()) -> None:
+    def __init__(
+        self,
+        normalize: Sequence[Normaliser] = (),
+        ignore: Sequence[Field] = (),
+        conversation: frozenset[str] = frozenset(),
+    ) -> None:
         self._normalize = normalize
         self._ignore = ignore
+        self._conversation = conversation
 
     def __bool__(self) -> bool:
-        return bool(self._normalize or self._ignore)
+        return bool(self._normalize or self._ignore or self._conversation)
 
     def document(self, document: Any) -> Any:
         """A body as it is compared, a new one where something does not count. A function of the user's that fails is
@@ -39,7 +47,7 @@ class Normalising:
             document = _at(document, field, lambda value: _GONE)
         for normaliser in self._normalize:
             document = _normalised(document, normaliser)
-        return document
+        return reduced(document, self._conversation) if self._conversation else document
 
     def canonical(self, body: bytes) -> bytes | None:
         """A JSON body in canonical form, of what counts; None for any other body, which counts as it is."""

@@ -98,7 +98,7 @@ class Session:
         self._live: set[Exchange] = set()
         self._in_flight = 0
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
-        self._normalising = Normalising(settings.normalize, settings.ignore)
+        self._normalising = Normalising(settings.normalize, settings.ignore, source.rebuilt if source else frozenset())
         self._matcher = source.matcher(self._normalising, settings.redact) if source is not None else None
         self._served: list[tuple[int, str, StepRow]] = []
         self._recording = Recording(settings, self._splitter.reset)

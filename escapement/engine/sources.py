@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from escapement.engine import editing
+from escapement.engine import conversation, editing
 from escapement.engine.fingerprint import renewed
 from escapement.engine.matching import Matcher
 from escapement.engine.normalising import Normalising
@@ -40,6 +40,8 @@ class Source:
     """Whether nothing is answered from it any more after the first request that it does not know."""
     edited: frozenset[int] = frozenset()
     """Steps whose answers in `row` are not those of the trace itself."""
+    rebuilt: frozenset[str] = frozenset()
+    """Of a trace whose requests were rebuilt: the parts of them that can be compared."""
 
     def matcher(self, normalising: Normalising, redact: bool) -> Matcher:
         """Hands out its steps, by what counts of their requests."""
@@ -72,7 +74,14 @@ def find(
         row, told = editing.edit(row, edits)
         for one in told:
             warn(one)
-    return Source(row, name, adopt, step, leaves=until == MISS, edited=frozenset(edits or ()))
+    rebuilt = sum(semconv.REBUILT in one.attributes for one in row.steps)
+    if rebuilt:
+        warn(
+            f"{rebuilt} of {len(row.steps)} answers of {row.trace_id} were rebuilt from spans that others made: "
+            "they say what the model said, but are not the bytes that it sent (`escapement show` lists what is missing)"
+        )
+    edited = frozenset(edits or ())
+    return Source(row, name, adopt, step, leaves=until == MISS, edited=edited, rebuilt=conversation.kept(row.steps))
 
 
 def _step(until: object, row: TraceRow) -> int:

@@ -89,7 +89,7 @@ def _parse(data: bytes | bytearray, name: str) -> Document:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         hint = ""
         if isinstance(document, dict) and "resourceSpans" in document:
-            hint = " It is OTLP, which holds no whole trace: leave out --format otlp."
+            hint = " It is OTLP: `escapement import` makes a trace of it."
         raise TraceImportError(
             f'{name} is not a trace: it does not say "format": "{FORMAT}", as what `escapement export` writes does.'
             f"{hint} Nothing was changed"

@@ -20,7 +20,7 @@ import orjson
 from escapement.store import layout, schema, sealing, tables
 from escapement.store.documents import read_document
 from escapement.store.exchange import content_hash, exported_by
-from escapement.store.journal import Record
+from escapement.store.journal import Journal, Record
 from escapement.store.layout import Layout
 from escapement.store.pieces import as_json
 from escapement.store.rows import StepRow, TraceRow
@@ -118,8 +118,33 @@ def _put(file: IO[bytes], row: TraceRow, digest: str) -> None:
     file.write(b"{}\n" * row.damaged)  # a line that says nothing, for each that was damaged
 
 
+def keep_part(store: Layout, row: TraceRow, *, first: bool) -> None:
+    """Put a part of a trace that comes in parts into a store, behind those that are there; the `first` has its header.
+    The last is one that says how it ended. Raises StoreError; nothing of it is there then."""
+    failures: list[OSError] = []
+    part = Journal(store, row.trace_id, on_loss=failures.append)
+    try:
+        head = _header(row) if first else {"record": "continues", "trace": row.trace_id, "time": row.created}
+        last = {"record": "continued", "time": time.time_ns()} if row.ended is None else _end(row)
+        part.write(head, *_content(row), last)
+    finally:
+        part.close()
+    if failures:
+        part.path.unlink(missing_ok=True)
+        reason = failures[0].strerror or failures[0]
+        raise StoreError(f"trace {row.trace_id} cannot be written to {store.root}: {reason}") from failures[0]
+
+
 def _records(row: TraceRow, digest: str) -> Iterator[Record]:
-    yield {
+    imported = {"time": time.time_ns(), "by": exported_by(), "digest": digest}
+    yield _header(row) | {"imported": imported}
+    yield from _content(row)
+    if row.ended is not None:
+        yield _end(row)
+
+
+def _header(row: TraceRow) -> Record:
+    return {
         "record": "trace",
         "format": layout.FORMAT,
         "trace": row.trace_id,
@@ -132,15 +157,19 @@ def _records(row: TraceRow, digest: str) -> Iterator[Record]:
         "parent": row.parent,
         "time": row.created,
         "origin": row.origin,
-        "imported": {"time": time.time_ns(), "by": exported_by(), "digest": digest},
     }
+
+
+def _content(row: TraceRow) -> Iterator[Record]:
     written: set[str] = set()
     for step in row.steps:
         yield from _step_records(step, row.pieces, written)
     for span in row.spans:
         yield {"record": "span", **span}
-    if row.ended is not None:
-        yield {"record": "end", "status": row.status, "error": row.error, "time": row.ended, "lost": row.lost}
+
+
+def _end(row: TraceRow) -> Record:
+    return {"record": "end", "status": row.status, "error": row.error, "time": row.ended, "lost": row.lost}
 
 
 def _step_records(step: StepRow, pieces: Mapping[str, bytes], written: set[str]) -> Iterator[Record]:

@@ -4,6 +4,7 @@
   store.json            the format version
   .gitignore            `*`: recordings do not belong in a repository by accident
   journal/              one append-only JSONL file a writer
+  intake/               what `escapement collect` has accepted and not made traces of yet
   spans/  parts/        the Delta tables that journals are sealed into
   views.sql             the views, for a plain DuckDB shell
   damaged/              what was found damaged and moved out of the way

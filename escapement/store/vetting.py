@@ -333,6 +333,7 @@ ATTRIBUTES: Final[Mapping[str, Check]] = {
     semconv.FAILURE_CAUSES: _pairs,
     semconv.FAILURE_SENDING: _flag,
     semconv.RAISED: text,
+    semconv.REBUILT: texts,
     semconv.ERROR_TYPE: text,
     semconv.OPERATION_NAME: _scalar,
     semconv.PROVIDER_NAME: _scalar,

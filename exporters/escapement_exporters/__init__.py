@@ -1,1 +1,1 @@
-"""Where spans go besides the span store. Empty in this version: exporters come with OTLP."""
+"""OTLP: what goes out to collectors, and what comes in from others."""

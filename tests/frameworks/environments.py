@@ -46,12 +46,28 @@ FRAMEWORKS = {
     "autogen": Framework(("autogen-agentchat==0.7.5", "autogen-ext[openai]==0.7.5")),
     "dspy": Framework(("dspy==3.4.1",), LITELLM_PRICES),
 }
+INSTRUMENTORS = Framework(
+    (
+        "opentelemetry-instrumentation-openai==0.62.4",
+        "opentelemetry-instrumentation-anthropic==0.62.4",
+        "opentelemetry-instrumentation-genai-openai==1.3b0",
+        "opentelemetry-instrumentation-genai-anthropic==1.3b0",
+        "openinference-instrumentation-openai==0.1.66",
+        "openinference-instrumentation-anthropic==3.1.0",
+        "opentelemetry-exporter-otlp-proto-common",
+        "openai",
+        "anthropic",
+        "httpx",
+    )
+)
+"""What others record with: one environment for all of them, because a process uses one."""
 
 
-def python(name: str) -> Path:
-    """The interpreter of a framework's environment, which is made where it is missing or not what it should be."""
+def python(name: str, framework: Framework | None = None) -> Path:
+    """The interpreter of a framework's environment (one of `FRAMEWORKS`, or another one), which is made where it is missing or not what it should be."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    wanted = [*FRAMEWORKS[name].requirements, version, (ROOT / "pyproject.toml").read_text()]
+    requirements = (framework or FRAMEWORKS[name]).requirements
+    wanted = [*requirements, version, (ROOT / "pyproject.toml").read_text()]
     checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]  # it is installed from where it lies
     uv = [sys.executable, "-m", "uv", "--quiet"]
     with _kept(f"{name}-{checkout}", wanted) as (folder, missing):
@@ -59,7 +75,7 @@ def python(name: str) -> Path:
         if missing:
             subprocess.run([*uv, "venv", "--python", sys.executable, str(folder)], check=True)
             install = [*uv, "pip", "install", "--python", str(found), "--editable", str(ROOT)]
-            subprocess.run([*install, *FRAMEWORKS[name].requirements], check=True)
+            subprocess.run([*install, *requirements], check=True)
         return found
 
 

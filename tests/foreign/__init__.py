@@ -1,0 +1,1 @@
+"""What others record, and what a replay makes of it."""
