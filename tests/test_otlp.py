@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 import escapement
 from escapement.store.layout import Layout
+from escapement.store.pieces import Delta
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
 from escapement.words.errors import ConfigError
@@ -320,7 +321,7 @@ def made(session: Any, number: int, body: str) -> None:
     now = time.time_ns()
     asked = {
         semconv.STEP: number + 1, semconv.LANE: "main", semconv.FINGERPRINT: "1:ff", semconv.TRACE_ID: session.trace_id,
-        semconv.REQUEST_BODY: {"base": 0, "keep": 0, "add": [], "suffix": 0}, semconv.OPERATION_NAME: "chat",
+        semconv.REQUEST_BODY: Delta(0, 0, [], 0), semconv.OPERATION_NAME: "chat",
     }  # fmt: skip
     about = {"span_id": span_id, "trace_id": "1" * 32, "name": "chat m"}
     for outlet in session.outlets:

@@ -19,6 +19,8 @@ def otlp(settings: Settings) -> Outlet | None:
     try:
         endpoint.check(to)
         from escapement_exporters import pipeline
+
+        return pipeline.outlet(to, settings)
     except (ConfigError, ImportError) as error:
         reason = error if isinstance(error, ConfigError) else ConfigError(f"{endpoint.NEEDS} ({error})")
         if settings.otlp_endpoint is not None:
@@ -27,7 +29,6 @@ def otlp(settings: Settings) -> Outlet | None:
 
         warn(f"nothing is exported to {to.shown}: {reason}")
         return None
-    return pipeline.outlet(to, settings)
 
 
 def metrics(settings: Settings) -> Outlet:

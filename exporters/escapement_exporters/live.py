@@ -16,7 +16,6 @@ from escapement.engine.exporting import Outlet
 from escapement.engine.spans import own_version, service_name
 from escapement.store import segments
 from escapement.store.journal import Record
-from escapement.store.pieces import Delta
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import ids, semconv
 from escapement_exporters import content
@@ -153,7 +152,7 @@ class Run(Outlet):
         )
         self._steps[row.span_id] = row
         if self._said:
-            row.delta = Delta(**attributes[semconv.REQUEST_BODY])
+            row.delta = attributes[semconv.REQUEST_BODY]
             segments.place(row, self._written)
             self._pieces |= segments.pieces(record)
 

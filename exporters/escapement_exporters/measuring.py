@@ -27,6 +27,7 @@ from escapement.store.prices import Prices
 from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.config import Settings
+from escapement.words.errors import ConfigError
 from escapement_exporters import endpoint
 from escapement_exporters.endpoint import Endpoint
 from escapement_exporters.worker import Worker, when_multiprocessing_ends
@@ -50,7 +51,10 @@ _OF_ANSWER: Final = (
 
 def outlet(settings: Settings) -> Outlet:
     """What measures a run."""
-    return Measured(settings, endpoint.find(settings, "metrics"))
+    to = endpoint.find(settings, "metrics")
+    if to is not None and _of_application() is None:
+        _own(to)  # at once: it cannot be made any more when the program ends
+    return Measured(settings, to)
 
 
 class Measured(Outlet):
@@ -179,21 +183,11 @@ def _of_application() -> MeterProvider | None:
 def _own(to: Endpoint) -> MeterProvider | None:
     """A provider that sends to the collector, where the extra `otlp` is installed."""
     try:
-        from opentelemetry.sdk.metrics import MeterProvider as SdkProvider
-        from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
+        from escapement_exporters.own_metrics import provider
 
-        exporter: MetricExporter
-        if to.protocol == "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as Grpc
-
-            exporter = Grpc(endpoint=to.url)
-        else:
-            from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as Http
-
-            exporter = Http(endpoint=to.url)
-    except ImportError:
+        made = provider(to)
+    except (ImportError, ConfigError):
         return None  # the exporter of spans has said so
-    made = SdkProvider([PeriodicExportingMetricReader(exporter)], shutdown_on_exit=False)
     _made.append(made)
     return made
 

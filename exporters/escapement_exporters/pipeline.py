@@ -23,11 +23,10 @@ from typing import Any, Final
 from escapement.store.journal import Record
 from escapement.store.layout import Layout
 from escapement.words.config import Settings
-from escapement.words.errors import ConfigError
 from escapement_exporters.endpoint import Endpoint
 from escapement_exporters.live import Run
 from escapement_exporters.otlp_proto import Batch, Batches, count, halves
-from escapement_exporters.receiver import Answer, Receiver, connect
+from escapement_exporters.receiver import Receiver, connect
 from escapement_exporters.spool import Spool
 from escapement_exporters.worker import Worker, when_multiprocessing_ends
 
@@ -47,7 +46,7 @@ _lock = threading.RLock()
 
 
 def outlet(to: Endpoint, settings: Settings) -> Run:
-    """The outlet of a run, to a receiver."""
+    """The outlet of a run, to a receiver. Raises ConfigError where the standard variables say something wrong."""
     store = Layout.of(settings.storage_dir)
     with _lock:
         key = (to, str(store.root.absolute()))
@@ -64,6 +63,8 @@ class Pipeline:
         self._spool = spool
         self._told = False
         self._reset()
+        # At once: much of what it imports can no longer be imported when the program ends.
+        self._receiver = connect(to, "traces")
         _all.add(self)
         atexit.register(self.finish)
         if spool.waiting():
@@ -167,10 +168,7 @@ class Pipeline:
 
     def _send(self, batch: Batch) -> bool:
         """Whether the receiver has settled it: it was sent, or will never be taken."""
-        try:
-            answer = self._connected().send(batch.data, _WITHIN)
-        except ConfigError as error:
-            answer = Answer("later", str(error))
+        answer = self._connected().send(batch.data, _WITHIN)
         if answer.outcome == "later":
             self._down_until = time.monotonic() + self._backoff
             self._backoff = min(self._backoff * 2, _BACKOFF[1])
@@ -196,7 +194,7 @@ class Pipeline:
 
     def _connected(self) -> Receiver:
         if self._receiver is None:
-            self._receiver = connect(self._to)
+            self._receiver = connect(self._to, "traces")
         return self._receiver
 
     def _send_waiting(self) -> None:
@@ -263,7 +261,7 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def finish() -> None:
+def finish(within: float = _AT_EXIT) -> None:
     """Have everything sent or spooled that runs of this process have left so far."""
     for pipeline in list(_pipelines.values()):
-        pipeline.finish()
+        pipeline.finish(within)

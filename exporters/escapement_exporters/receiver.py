@@ -7,16 +7,18 @@ Of these only the clients are used: their `export` encodes again, and sleeps bet
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final, Literal, Protocol
 
 from escapement.words.errors import ConfigError
 from escapement_exporters import endpoint
-from escapement_exporters.endpoint import Endpoint
+from escapement_exporters.endpoint import Endpoint, Signal
 
 Outcome = Literal["sent", "later", "refused", "too large"]
 
 _REFUSED: Final = (400, 422)
 _TOO_LARGE: Final = 413
+_SERVICES: Final = {"traces": "trace.v1.TraceService", "metrics": "metrics.v1.MetricsService"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +39,26 @@ class Receiver(Protocol):
     def close(self) -> None: ...
 
 
-def connect(to: Endpoint) -> Receiver:
+def connect(to: Endpoint, signal: Signal) -> Receiver:
     """A client for a receiver; nothing is sent yet. Raises ConfigError for what the variables say of it wrongly."""
     try:
-        return _Grpc(to.url) if to.protocol == "grpc" else _Http(to.url)
+        return _Grpc(to.url, signal) if to.protocol == "grpc" else _Http(to.url, signal)
     except ImportError as error:
         raise ConfigError(f"{endpoint.NEEDS} ({error.name} is not installed)") from None
     except Exception as error:
-        raise ConfigError(f"spans cannot be sent to {to.shown}: {error}") from error
+        raise ConfigError(f"nothing can be sent to {to.shown}: {error}") from error
+
+
+def _exporter(kind: str, signal: Signal, url: str | None) -> Any:
+    if signal == "traces":
+        return import_module(f"opentelemetry.exporter.otlp.proto.{kind}.trace_exporter").OTLPSpanExporter(url)
+    return import_module(f"opentelemetry.exporter.otlp.proto.{kind}.metric_exporter").OTLPMetricExporter(url)
 
 
 class _Http:
-    def __init__(self, url: str | None) -> None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
+    def __init__(self, url: str | None, signal: Signal) -> None:
         # `_client` has no public name in 1.45, and `export` takes spans only.
-        self._client: Any = OTLPSpanExporter(endpoint=url)._client
-        self._client._headers.setdefault("Content-Type", "application/x-protobuf")
+        self._client: Any = _exporter("http", signal, url)._client
 
     def send(self, data: bytes, within: float) -> Answer:
         try:
@@ -76,19 +81,14 @@ class _Http:
 
 
 class _Grpc:
-    def __init__(self, url: str | None) -> None:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-        self._exporter: Any = OTLPSpanExporter(endpoint=url)
-        # The stub takes messages and serialises them; ours are serialised.
+    def __init__(self, url: str | None, signal: Signal) -> None:
+        self._exporter: Any = _exporter("grpc", signal, url)
+        self._path = f"/opentelemetry.proto.collector.{_SERVICES[signal]}/Export"
         self._call = self._method()
 
     def _method(self) -> Any:
-        return self._exporter._channel.unary_unary(
-            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-            request_serializer=None,
-            response_deserializer=None,
-        )
+        # The stub takes messages and serialises them; ours are serialised.
+        return self._exporter._channel.unary_unary(self._path, request_serializer=None, response_deserializer=None)
 
     def send(self, data: bytes, within: float) -> Answer:
         import grpc
