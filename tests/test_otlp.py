@@ -34,7 +34,10 @@ from escapement_exporters.spool import Spool
 from tests.conftest import ask
 from tests.provider import Provider
 from tests.receiver import Receiver
+from tests.test_cli import Cli, cli
 from tests.test_otlp_json import attributes, parsed, spans
+
+__all__ = ["cli"]  # a fixture
 
 PROTOCOLS = ("http/protobuf", "grpc")
 
@@ -300,6 +303,7 @@ def test_many_spans_and_a_receiver_that_is_killed_midway(receiver: Receiver, sto
                 until(lambda: bool(receiver.requests))
                 receiver.kill()
             if number == 6000:
+                until(lambda: trace.exported.get("spooled", 0) > 0)
                 receiver.start()
             made(session, number, "x" * 5_000_000 if number % 500 == 0 else "short")
     pipeline.finish(60)
@@ -399,3 +403,44 @@ def test_what_is_set_and_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
     with pytest.raises(ConfigError, match="takes grpc or http/protobuf, not 'http/json'"):
         escapement.init(otlp_endpoint="http://localhost:4318")
+
+
+def test_pushing_what_waits_and_a_trace(
+    cli: Cli, client: openai.OpenAI, receiver: Receiver, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = cli("otlp", "push")
+    assert nowhere.code == 1
+    assert "there is no collector to send to" in nowhere.err
+    monkeypatch.setenv("ESCAPEMENT_OTLP_ENDPOINT", receiver.url)
+    assert cli("otlp", "push").out == "Nothing waits to be sent.\n"
+    receiver.kill()
+    with escapement.init("agent") as trace:
+        ask(client)
+    pipeline.finish()
+    monkeypatch.setattr(pipeline, "_BACKOFF", (600.0, 600.0))
+    shown = cli("info", "--json")
+    assert json.loads(shown.out)["otlp"] | {"waiting": {}} == {
+        "endpoint": receiver.url, "protocol": receiver.protocol, "waiting": {},
+        "spans": {"sent": 0, "spooled": 2, "slimmed": 0, "rejected": 0, "dropped": 0},
+    }  # fmt: skip
+    assert json.loads(shown.out)["otlp"]["waiting"]["files"] == 1
+    failed = cli("otlp", "push", "--json")
+    assert failed.code == 1
+    (one,) = json.loads(failed.out)["pushed"]
+    assert (one["sent"], one["left"]) == (0, 2)
+    assert "2 spans could not be sent, and wait" in failed.err
+    receiver.start()
+    done = cli("otlp", "push")
+    assert (done.code, done.err) == (0, "")
+    assert done.out in (f"Sent 2 spans to {receiver.url}.\n", "Nothing waits to be sent.\n")  # a thread may be first
+    until(lambda: len(receiver.spans) == 2)
+    first = {span.span_id: attributes(span.attributes) for span in receiver.spans}
+    again = cli("otlp", "push", "@last", "--json")
+    assert json.loads(again.out) == {
+        "endpoint": receiver.url,
+        "pushed": [{"trace": trace.trace_id, "sent": 2, "slimmed": 0, "rejected": 0, "dropped": 0, "left": 0}],
+    }
+    assert len(receiver.spans) == 4
+    assert {span.span_id: attributes(span.attributes) for span in receiver.spans[2:]} == first
+    assert cli("otlp", "push", "tr_nothing").code == 5
+    assert "OTLP export" in cli("info").out

@@ -22,6 +22,7 @@ from escapement.cli import (
     exchange,
     info,
     listing,
+    otlp,
     run,
     show,
     sql,
@@ -55,6 +56,7 @@ app.command("stats")(stats.stats)
 app.command("sql")(sql.sql)
 app.command("delete")(delete.delete)
 app.add_typer(store.app, name="store")
+app.add_typer(otlp.app, name="otlp")
 app.command("export")(exchange.export)
 app.command("import")(exchange.import_traces)
 app.command("info")(info.info)

@@ -5,6 +5,7 @@
   .gitignore            `*`: recordings do not belong in a repository by accident
   journal/              one append-only JSONL file a writer
   spans/  parts/        the Delta tables that journals are sealed into
+  otlp/                 what could not be sent to a collector yet
   views.sql             the views, for a plain DuckDB shell
   damaged/              what was found damaged and moved out of the way
   lock                  held by who seals, compacts, deletes

@@ -26,7 +26,7 @@ from escapement.words.config import Settings
 from escapement_exporters.endpoint import Endpoint
 from escapement_exporters.live import Run
 from escapement_exporters.otlp_proto import Batch, Batches, count, halves
-from escapement_exporters.receiver import Receiver, connect
+from escapement_exporters.receiver import Receiver, connect, deliver
 from escapement_exporters.spool import Spool
 from escapement_exporters.worker import Worker, when_multiprocessing_ends
 
@@ -139,7 +139,7 @@ class Pipeline:
             return
         self._count("spooled", batch)
         for data in gone:
-            self._totals["dropped"] += _count(data)
+            self._totals["dropped"] += count(data)
         if gone:
             self._tell(f"the spool in {self._spool.folder} is full: the oldest spans were dropped")
 
@@ -160,37 +160,31 @@ class Pipeline:
     def _send_one(self, batch: Batch) -> None:
         self._in_flight = batch
         try:
-            if time.monotonic() < self._down_until or not self._send(batch):
-                if self._in_flight is batch:  # the end of the program has not taken it
-                    self._keep(batch)
+            left = [batch] if time.monotonic() < self._down_until else self._send(batch)
+            if self._in_flight is batch:  # else the end of the program has taken it
+                for part in left:
+                    self._keep(part)
         finally:
             self._in_flight = None
 
-    def _send(self, batch: Batch) -> bool:
-        """Whether the receiver has settled it: it was sent, or will never be taken."""
-        answer = self._connected().send(batch.data, _WITHIN)
-        if answer.outcome == "later":
-            self._down_until = time.monotonic() + self._backoff
-            self._backoff = min(self._backoff * 2, _BACKOFF[1])
-            self._tell(f"{self._to.shown} does not take spans ({answer.reason}); they wait in {self._spool.folder}")
-            return False
-        self._backoff, self._down_until = _BACKOFF[0], 0.0
-        if answer.outcome == "too large" and batch.spans > 1:
-            return all([self._settled(half) for half in halves(batch)])
-        if answer.outcome == "sent":
-            self._count("sent", batch)
-            if answer.rejected:
+    def _send(self, batch: Batch) -> list[Batch]:
+        """What is to be sent again later; the rest was sent, or will never be taken."""
+        left = []
+        for part, answer in deliver(self._connected(), batch, _WITHIN):
+            if answer.outcome == "later":
+                left.append(part)
+                self._down_until = time.monotonic() + self._backoff
+                self._backoff = min(self._backoff * 2, _BACKOFF[1])
+                self._tell(f"{self._to.shown} does not take spans ({answer.reason}); they wait in {self._spool.folder}")
+                continue
+            self._backoff, self._down_until = _BACKOFF[0], 0.0
+            self._count("sent" if answer.outcome == "sent" else "dropped", part)
+            if answer.outcome != "sent":
+                self._tell(f"{self._to.shown} refuses spans ({answer.reason})")
+            elif answer.rejected:
                 self._totals["rejected"] += answer.rejected
                 self._tell(f"{self._to.shown} rejected {answer.rejected} spans ({answer.reason})")
-            return True
-        self._count("dropped", batch)
-        self._tell(f"{self._to.shown} refuses spans ({answer.reason})")
-        return True
-
-    def _settled(self, half: Batch) -> bool:
-        if not self._send(half):
-            self._keep(half)
-        return True
+        return left
 
     def _connected(self) -> Receiver:
         if self._receiver is None:
@@ -203,11 +197,11 @@ class Pipeline:
             segment = self._spool.take()
             if segment is None:
                 break
-            settled = False
-            try:
-                settled = self._send(Batch(segment.data, _count(segment.data)))
-            finally:
-                segment.done() if settled else segment.put_back()
+            left = self._send(Batch(segment.data, count(segment.data)))
+            if left:
+                segment.put_back()  # all of it: better twice than never
+            else:
+                segment.done()
         self._save_totals()
 
     def _save_totals(self) -> None:
@@ -239,13 +233,6 @@ class Pipeline:
         """In a child process: threads, connections and what was on its way are the parent's."""
         self._spool.after_fork()
         self._reset()
-
-
-def _count(data: bytes) -> int:
-    try:
-        return count(data)
-    except ValueError:
-        return 0
 
 
 _all: weakref.WeakSet[Pipeline] = weakref.WeakSet()

@@ -6,6 +6,7 @@ Of these only the clients are used: their `export` encodes again, and sleeps bet
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final, Literal, Protocol
@@ -13,6 +14,7 @@ from typing import Any, Final, Literal, Protocol
 from escapement.words.errors import ConfigError
 from escapement_exporters import endpoint
 from escapement_exporters.endpoint import Endpoint, Signal
+from escapement_exporters.otlp_proto import Batch, halves
 
 Outcome = Literal["sent", "later", "refused", "too large"]
 
@@ -53,6 +55,16 @@ def _exporter(kind: str, signal: Signal, url: str | None) -> Any:
     if signal == "traces":
         return import_module(f"opentelemetry.exporter.otlp.proto.{kind}.trace_exporter").OTLPSpanExporter(url)
     return import_module(f"opentelemetry.exporter.otlp.proto.{kind}.metric_exporter").OTLPMetricExporter(url)
+
+
+def deliver(receiver: Receiver, batch: Batch, within: float) -> Iterator[tuple[Batch, Answer]]:
+    """Send a batch, in pieces where it is too large for the receiver; each piece with what became of it."""
+    answer = receiver.send(batch.data, within)
+    if answer.outcome == "too large" and batch.spans > 1:
+        for half in halves(batch):
+            yield from deliver(receiver, half, within)
+    else:
+        yield batch, answer
 
 
 class _Http:
