@@ -117,7 +117,9 @@ def _grpc(receiver: Receiver) -> grpc.Server:
         if receiver.error is not None:
             receiver.refused += 1
             context.abort(receiver.error, "not now")
-        return receiver.take(path, request.SerializeToString(), {str(k): str(v) for k, v in context.invocation_metadata()})
+        return receiver.take(
+            path, request.SerializeToString(), {str(k): str(v) for k, v in context.invocation_metadata()}
+        )
 
     class Traces(trace_service_pb2_grpc.TraceServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:

@@ -72,7 +72,9 @@ def test_a_run_arrives_slim(client: openai.OpenAI, receiver: Receiver, store: Pa
     pipeline.finish()
     row = SpanStore(store).load(trace.trace_id)
     assert trace.exported == {"sent": 4}
-    first, inside, other, root = sorted(receiver.spans, key=lambda span: (span.name == "agent", span.name, span.start_time_unix_nano))
+    first, inside, other, root = sorted(
+        receiver.spans, key=lambda span: (span.name == "agent", span.name, span.start_time_unix_nano)
+    )
     assert (first.name, inside.name, other.name, root.name) == ("chat gpt-4o", "chat gpt-4o", "other", "agent")
     assert root.trace_id.hex() == first.trace_id.hex() == row.otel_trace_id
     assert root.span_id.hex() == first.parent_span_id.hex() == row.span_id
@@ -119,7 +121,9 @@ def test_content_only_as_the_variable_says(
         with escapement.init("agent", otlp_endpoint=receiver.url):
             said = [client.chat.completions.create(model="gpt-4o", messages=messages).choices[0].message.content or ""]
             longer = [*messages, {"role": "assistant", "content": said[0]}, {"role": "user", "content": "x" * 70_000}]
-            said.append(client.chat.completions.create(model="gpt-4o", messages=longer).choices[0].message.content or "")
+            said.append(
+                client.chat.completions.create(model="gpt-4o", messages=longer).choices[0].message.content or ""
+            )
         pipeline.finish()
         first, second = [attributes(span.attributes) for span in receiver.spans if span.name == "chat gpt-4o"]
         names = {semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES}
@@ -202,14 +206,15 @@ def test_what_cannot_be_sent_waits_on_disk(how: str, client: openai.OpenAI, rece
     until(lambda: not spool.waiting())
     pipeline.finish()
     assert receiver.ids() == Counter(
-        [*(step.span_id for step in SpanStore(store).load(trace.trace_id).steps), SpanStore(store).load(trace.trace_id).span_id]
+        [
+            *(step.span_id for step in SpanStore(store).load(trace.trace_id).steps),
+            SpanStore(store).load(trace.trace_id).span_id,
+        ]
     )
     assert spool.totals() == {"spooled": 3, "sent": 3}
 
 
-def test_a_receiver_with_a_lower_limit_gets_smaller_requests(
-    client: openai.OpenAI, receiver: Receiver
-) -> None:
+def test_a_receiver_with_a_lower_limit_gets_smaller_requests(client: openai.OpenAI, receiver: Receiver) -> None:
     receiver.kill()
     receiver.limit = 4000
     receiver.start()
@@ -368,12 +373,21 @@ def test_a_span_too_large_for_any_request_is_slimmed_and_counted() -> None:
     assert owner.counted == {"slimmed": 1}
 
 
+def filler(number: int) -> bytes:
+    """A request of 3 MB."""
+    batches = Batches()
+    list(batches.add(span_of(60_000, 25), _Owner(), {"n": number}))
+    list(batches.add(span_of(60_000, 25), _Owner(), {"n": number}))
+    (batch,) = batches.flush()
+    return batch.data
+
+
 def test_the_spool_is_bounded_and_gives_back_what_had_to_go(tmp_path: Path) -> None:
     spool = Spool(Layout.of(tmp_path), most=10_000_000)
-    gone = [old for number in range(6) for old in spool.put(bytes([number]) * 3_000_000)]
-    # The segment that is written stays; of the others there is room for two.
-    assert [data[:1] for data in gone] == [] or True
-    assert sum(size for _, size in spool.waiting()) <= 10_000_000
+    gone = [old for number in range(6) for old in spool.put(filler(number))]
+    # A segment each: there is room for three of them.
+    assert gone == [filler(0), filler(1), filler(2)]
+    assert [path.read_bytes() for path, _ in spool.waiting()] == [filler(3), filler(4), filler(5)]
 
 
 def test_a_segment_that_was_cut_off_keeps_what_is_whole(tmp_path: Path) -> None:
@@ -395,6 +409,42 @@ def test_a_segment_that_was_cut_off_keeps_what_is_whole(tmp_path: Path) -> None:
     assert again is not None
     again.done()
     assert not spool.waiting()
+
+
+def test_an_application_that_exports_by_itself_is_left_to_it(provider: Provider, tmp_path: Path) -> None:
+    """It has read the standard variables, too, and gets a twin of each span: nothing is to arrive twice."""
+    with Receiver() as receiver:
+        code = f"""
+import openai, escapement
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
+trace.set_tracer_provider(provider)
+client = openai.OpenAI(api_key="k", base_url="{provider.base_url}/v1")
+with escapement.init("agent", sealing="manual") as run:
+    client.chat.completions.create(model="gpt-4o", messages=[{{"role": "user", "content": "x"}}])
+print(run.exported)
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert (done.stdout, done.returncode) == ("{}\n", 0), done.stderr
+        assert sorted(receiver.ids().values()) == [1, 1]
+
+
+def test_a_killed_program_loses_only_what_the_journal_has(
+    cli: Cli, provider: Provider, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace_id, _, code = program(provider.base_url, "3", "kill", ESCAPEMENT_OTLP_ENDPOINT=receiver.url)
+    assert code == -9
+    receiver.requests.clear()
+    monkeypatch.setenv("ESCAPEMENT_OTLP_ENDPOINT", receiver.url)
+    assert cli("otlp", "push", trace_id).out == f"Sent 4 spans of {trace_id} to {receiver.url}.\n"
+    assert Counter(span.name for span in receiver.spans) == {"chat gpt-4o": 3, "program": 1}
 
 
 def test_what_is_set_and_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:

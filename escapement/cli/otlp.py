@@ -28,7 +28,9 @@ def otlp() -> None:
 def push(
     traces: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Ids, unique starts of them, @last, or @-2; none: what waits to be sent."),
+        typer.Argument(
+            metavar="[ID]...", help="Ids, unique starts of them, @last, or @-2; none: what waits to be sent."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:

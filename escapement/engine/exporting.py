@@ -1,4 +1,4 @@
-"""Exporters: where a run goes besides its journal. They are found by their entry points, and hear what the journal hears.
+"""Exporters: where a run goes besides its journal. They are found by entry points, and hear what the journal hears.
 
 An exporter is a function of the settings that gives an outlet to a run, or None where it has nothing to do.
 """
@@ -23,8 +23,8 @@ GROUP = "escapement_exporter"
 
 
 class Outlet(Protocol):
-    """Where one run goes. It is called on the program's threads, in the middle of everything: it returns at once, raises
-    nothing, takes no lock that could be held, and leaves what it is given as it is."""
+    """Where one run goes. It is called on the program's threads, in the middle of everything: it returns at once,
+    raises nothing, takes no lock that could be held, and leaves what it is given as it is."""
 
     def take(self, records: Sequence[Record]) -> None:
         """Records of the journal; also `miss` and `killed`, which no journal has."""

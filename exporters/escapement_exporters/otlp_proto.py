@@ -1,7 +1,7 @@
 """Spans as OTLP in protobuf, in requests that a receiver takes.
 
-A gRPC server refuses what is over 4 MiB, all of it, so a request is closed before it gets there. Requests put one behind
-the other are one request again: that is how protobuf has it, and what the spool rests on.
+A gRPC server refuses what is over 4 MiB, all of it, so a request is closed before it gets there. Requests put one
+behind the other are one request again: that is how protobuf has it, and what the spool rests on.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from escapement.store.layout import Layout
 from escapement.words.config import Settings
 from escapement_exporters.endpoint import Endpoint
 from escapement_exporters.live import Run
-from escapement_exporters.otlp_proto import Batch, Batches, count, halves
+from escapement_exporters.otlp_proto import Batch, Batches, count
 from escapement_exporters.receiver import Receiver, connect, deliver
 from escapement_exporters.spool import Spool
 from escapement_exporters.worker import Worker, when_multiprocessing_ends
@@ -62,9 +62,9 @@ class Pipeline:
         self._to = to
         self._spool = spool
         self._told = False
-        self._reset()
         # At once: much of what it imports can no longer be imported when the program ends.
-        self._receiver = connect(to, "traces")
+        self._receiver: Receiver | None = connect(to, "traces")
+        self._reset()
         _all.add(self)
         atexit.register(self.finish)
         if spool.waiting():
@@ -75,7 +75,6 @@ class Pipeline:
         self._encoding = Worker("escapement-otlp-encode", self._encode, self._flush)
         self._sending = Worker("escapement-otlp-send", self._send_one, self._send_waiting)
         self._in_flight: Batch | None = None
-        self._receiver: Receiver | None = None
         self._down_until = 0.0
         self._backoff = _BACKOFF[0]
         self._totals: Counter[str] = Counter()
@@ -232,6 +231,7 @@ class Pipeline:
     def after_fork(self) -> None:
         """In a child process: threads, connections and what was on its way are the parent's."""
         self._spool.after_fork()
+        self._receiver = None
         self._reset()
 
 
