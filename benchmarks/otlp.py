@@ -1,9 +1,9 @@
 """What export over OTLP costs the agent: `python -m benchmarks.otlp`.
 
 A call of the OpenAI SDK against a local HTTP server, plain, recorded, and recorded and exported, in pairs within one
-process. By the clock it is what the agent waits; CPU time has the threads of the export in it, which an agent that waits for
-its model does not. The collector is another process: one that is there, one that takes a second for each request, and one
-that is not there at all.
+process. By the clock it is what the agent waits; CPU time has the work of the threads that export in it, which agents
+do not notice while they wait for a model. The collector is another process: one that is there, one that takes a second for
+each request, and one that is not there at all.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ class Run(Outlet):
         self._row: TraceRow | None = None
         self._spans: RunSpans | None = None
         self.resource: Mapping[str, Any] = {}
+        self._begun: dict[str, tuple[Mapping[str, Any], str, int]] = {}
+        """What a step is told with at its start, until its end: two records in the queue would be twice the work."""
         self._steps: dict[str, StepRow] = {}
         self._written: dict[int, StepRow] = {}
         self._pieces: dict[str, bytes] = {}
@@ -52,16 +54,18 @@ class Run(Outlet):
         for record in records:
             kind = record["record"]
             if kind == "start":
-                if not self._said:
-                    record = {**record, "pieces": ()}
-                self._leave(record, sum(map(len, record["pieces"])))
+                if self._said:
+                    self._leave(record, sum(map(len, record["pieces"].values())))
+                else:
+                    self._begun[record["span_id"]] = record["attributes"], record["parent"], record["start"]
             elif kind == "span":
                 answer = record["attributes"]
                 size = sum(len(answer[name]) for name in _ANSWER if name in answer)
                 if size and not self._pipeline.has_room_for(size):
                     record = {**record, "attributes": {name: answer[name] for name in answer if name not in _ANSWER}}
                     size = 0
-                self._leave(record, size)
+                begun = self._begun.pop(record["span_id"], None)
+                self._leave(record if begun is None else {**record, "begun": begun}, size)
             elif kind in ("trace", "end"):
                 self._leave(record, 0)
 
@@ -76,6 +80,7 @@ class Run(Outlet):
     def after_fork(self) -> None:
         self.counted = Counter()
         self._missed = 0
+        self._begun = {}
 
     def counts(self) -> Counter[str]:
         return self.counted + Counter(dropped=self._missed)
@@ -95,7 +100,7 @@ class Run(Outlet):
         if kind == "trace":
             self._begin(record)
         elif kind == "start":
-            self._start(record)
+            self._start(record, record["attributes"], record["parent"], record["start"])
         elif kind == "span":
             yield from self._end(record)
         elif kind == "serve":
@@ -135,18 +140,18 @@ class Run(Outlet):
             TraceRow(trace_id, "", (), {}, "record", None, 0, "running", otel_trace_id=otel_trace_id, origin=origin)
         )
 
-    def _start(self, record: Record) -> None:
-        attributes = dict(record["attributes"])
+    def _start(self, record: Record, asked: Mapping[str, Any], parent: str, start: int) -> None:
+        attributes = dict(asked)
         row = StepRow(
             step=attributes[semconv.STEP],
             lane=attributes[semconv.LANE],
             fingerprint=attributes[semconv.FINGERPRINT],
             name=record["name"],
-            start=record["start"],
+            start=start,
             end=None,
             otel_trace_id=record["trace_id"],
             span_id=record["span_id"],
-            parent_span_id=record["parent"],
+            parent_span_id=parent,
             attributes=attributes,
             trace_id=attributes[semconv.TRACE_ID],
         )
@@ -157,6 +162,8 @@ class Run(Outlet):
             self._pieces |= segments.pieces(record)
 
     def _end(self, record: Record) -> Iterator[Span]:
+        if "begun" in record:
+            self._start(record, *record["begun"])
         row = self._steps.pop(record["span_id"], None)
         if row is None:
             if semconv.STATUS in record["attributes"] or self._is_root(record):

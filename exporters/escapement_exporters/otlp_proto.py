@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ _LARGE: Final = 65_536
 """Characters of an attribute that are sent; what is longer is named by its hash, its size and where it is."""
 _SMALL: Final = 256
 """The same, in a span that would be too large for a request."""
+_SHORT: Final = 64
+"""Characters of an attribute that is worth remembering in its encoded form."""
 _FEW: Final = 32
 """Events of such a span."""
 
@@ -168,12 +171,19 @@ def _fill(pairs: Any, attributes: Mapping[str, Any], longest: int = _LARGE, at: 
 
 def _pairs(attributes: Mapping[str, Any], longest: int, at: str) -> Iterable[KeyValue]:
     for name, value in attributes.items():
-        if type(value) is str:
-            if len(value) > longest:
-                value = _named(value, at)
-            yield KeyValue(key=name, value=AnyValue(string_value=value))
-        elif value is not None:
+        if value is None:
+            continue
+        kind = type(value)
+        if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):
+            yield _pair(name, value, kind)
+        else:
             yield KeyValue(key=str(name), value=_value(value, longest, at))
+
+
+@lru_cache(maxsize=2048)
+def _pair(name: str, value: Any, kind: type) -> KeyValue:
+    """Most attributes are in the next span, too. `kind` tells 1 from True."""
+    return KeyValue(key=str(name), value=_value(value, _LARGE, ""))
 
 
 def _named(text: str, at: str) -> str:

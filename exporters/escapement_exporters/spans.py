@@ -24,6 +24,7 @@ IN_FLIGHT: Final = "escapement.in_flight"
 Attributes = Mapping[str, Any]
 
 _HEADERS: Final = frozenset({semconv.REQUEST_HEADERS, semconv.RESPONSE_HEADERS})
+_NOT_TOLD: Final = _HEADERS | {semconv.SERVED_FROM}
 _USED: Final = "gen_ai.usage."
 _LONGEST: Final = 1024
 """Characters of an attribute of somebody else's span. What is longer is, by all experience, somebody's message."""
@@ -187,8 +188,7 @@ def resource(row: TraceRow) -> dict[str, Any]:
 
 def _of_step(given: Attributes) -> dict[str, Any]:
     """Its attributes without what was said, and without headers; the answer as its size and hash."""
-    left_out = _HEADERS | {semconv.SERVED_FROM}
-    return {name: value for name, value in sorted(slim(given).items()) if name not in left_out}
+    return dict(sorted(slim({name: given[name] for name in given if name not in _NOT_TOLD}).items()))
 
 
 def _said(attributes: Attributes, content: bool, event: str = "") -> Attributes:

@@ -19,6 +19,9 @@ _log = logging.getLogger("escapement")
 
 _PAUSE: Final = 0.25
 """Seconds between looks into the queue."""
+_TURN: Final = 50e-6
+"""Seconds between two items. It is the program's turn then: a thread that lets go of the interpreter for no time at all
+has it back before the other is awake."""
 _RECORDS: Final = 50_000
 _BYTES: Final = 64_000_000
 
@@ -40,6 +43,7 @@ class Worker:
         self._idle = threading.Event()
         self._starting = threading.RLock()  # the garbage collector may end a stream while we are at it
         self._thread: threading.Thread | None = None
+        self._hurried = False
 
     @property
     def has_room(self) -> bool:
@@ -83,7 +87,8 @@ class Worker:
                 item, size = self._items.popleft()
                 self._done += size
                 self._safely(self._work, item)
-                time.sleep(0)  # the program's turn
+                if not self._hurried:
+                    time.sleep(_TURN)
             if not self._taken - self._done and not self._items:
                 self._taken = self._done = 0
             self._safely(self._rest)
@@ -103,8 +108,12 @@ class Worker:
         if not self._thread.is_alive():
             return not self._items
         self._idle.clear()
+        self._hurried = True
         self._wake.set()
-        return self._idle.wait(within)
+        try:
+            return self._idle.wait(within)
+        finally:
+            self._hurried = False
 
     def left(self) -> list[Any]:
         """What was not worked off, for those who count."""
