@@ -15,7 +15,7 @@ SPANS ?=
 FRAMEWORKS ?=
 
 .PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff mutations branches scale kill
-.PHONY: sdks frameworks wheel clean
+.PHONY: bench-otlp sdks frameworks wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-streams  time to the first chunk of a live stream; the pace of a replayed one"
 	@echo "make branches     identical concurrent requests, 100 replays of each kind of program"
 	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
+	@echo "make bench-otlp   what export over OTLP costs the agent"
 	@echo "make bench-diff   comparing two runs of 1,000 steps"
 	@echo "make mutations    an agent changed in 200 ways; how many of them a replay names"
 	@echo "make scale        ClickHouse and Spark on the tables; reading stores of a million and of ten million spans"
@@ -81,6 +82,9 @@ branches: $(VENV)/dev
 bench-store: $(VENV)/dev
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.concurrent
+
+bench-otlp: $(VENV)/dev
+	$(BIN)/python -m benchmarks.otlp
 
 bench-diff: $(VENV)/dev
 	$(BIN)/python -m benchmarks.comparing

@@ -1,9 +1,10 @@
 """What export over OTLP costs the agent: `python -m benchmarks.otlp`.
 
-A call of the OpenAI SDK against a local HTTP server, plain, recorded, and recorded and exported, in pairs within one
-process. By the clock it is what the agent waits; CPU time has the work of the threads that export in it, which agents
-do not notice while they wait for a model. The collector is another process: one that is there, one that takes a second for
-each request, and one that is not there at all.
+A call of the OpenAI SDK against a local HTTP server that answers at once, plain, recorded, and recorded and exported, in
+pairs within one process. By the clock it is what the agent waits; with a pause, which the clock does not count, as
+agents have them whenever they wait for a model; or without any, faster than any model is. CPU time has the work of the
+threads that export in it. The collector is another process: one that is there, one that takes a second for each
+request, and one that is not there at all.
 """
 
 from __future__ import annotations
@@ -66,6 +67,15 @@ def wall(program: Work, calls: int) -> float:
     return time.perf_counter() - start
 
 
+def paused(program: Work, calls: int) -> float:
+    """Seconds by the clock for so many calls, with a pause after each that does not count."""
+    spent = 0.0
+    for _ in range(calls):
+        spent += wall(program, 1)
+        time.sleep(0.003)
+    return spent
+
+
 def measured(
     url: str,
     store: Path,
@@ -116,15 +126,15 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder, work.server() as url:
         store = Path(folder)
-        for name, clock in (("clock", wall), ("CPU", cpu)):
-            bar = _BAR if clock is wall else None
+        for name, clock in (("with pauses", paused), ("without", wall), ("CPU", cpu)):
+            bar = None if clock is cpu else _BAR
             row(f"recorded / plain, {name}", measured(url, store, clock, rounds, None))
             with collector(0) as there:
                 row(f"exported / recorded, {name}", measured(url, store, clock, rounds, {}, otlp_endpoint=there), bar)
             with collector(1) as slow:
-                title = f"exported to a slow collector / recorded, {name}"
+                title = f"… to a slow collector / recorded, {name}"
                 row(title, measured(url, store, clock, rounds, {}, otlp_endpoint=slow), bar)
-            title = f"exported to one that is away / recorded, {name}"
+            title = f"… to one that is away / recorded, {name}"
             row(title, measured(url, store, clock, rounds, {}, otlp_endpoint="http://127.0.0.1:9"), bar)
     console.print(table)
     console.print(f"{rounds} rounds of {_CALLS} calls")
