@@ -1,9 +1,9 @@
 """What export over OTLP costs the agent: `python -m benchmarks.otlp`.
 
-A call of the OpenAI SDK against a local HTTP server that answers at once, plain, recorded, and recorded and exported, in
-pairs within one process. By the clock it is what the agent waits; with a pause, which the clock does not count, as
-agents have them whenever they wait for a model; or without any, faster than any model is. CPU time has the work of the
-threads that export in it. The collector is another process: one that is there, one that takes a second for each
+A call of the OpenAI SDK against a local HTTP server that answers at once, plain, recorded, and recorded and exported,
+in pairs within one process. By the clock it is what the agent waits: with pauses, which do not count, as agents have
+them whenever they wait for a model, or without any, faster than any model is. CPU time has the work of the threads
+that export in it. The collector is another process: one that is there, one that takes a second for each
 request, and one that is not there at all.
 """
 

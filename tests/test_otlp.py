@@ -108,7 +108,10 @@ def test_the_standard_variables(client: openai.OpenAI, receiver: Receiver, monke
     pipeline.finish()
     assert (silent.exported, trace.exported, off.exported) == ({}, {"sent": 2}, {})
     assert len(receiver.spans) == 2
-    assert receiver.headers[0]["authorization"] == "Bearer x"
+    headers = receiver.headers[0]
+    assert headers["authorization"] == "Bearer x"
+    if receiver.protocol != "grpc":
+        assert (headers["content-type"], headers["content-encoding"]) == ("application/x-protobuf", "gzip")
 
 
 def test_content_only_as_the_variable_says(
@@ -293,6 +296,50 @@ def test_processes_send_their_own(provider: Provider, receiver: Receiver) -> Non
     assert Counter(span.name for span in receiver.spans) == {"chat gpt-4o": 4, "program": 1}
     assert set(receiver.ids().values()) == {1}
     assert len({span.trace_id for span in receiver.spans}) == 1
+
+
+WORKERS = textwrap.dedent("""
+    import multiprocessing, sys, openai
+    def call(number):
+        client = openai.OpenAI(api_key="k", base_url=sys.argv[1])
+        client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": f"{number}"}])
+    if __name__ == "__main__":
+        call(1)
+        for number, way in enumerate(("fork", "spawn", "forkserver"), 2):
+            process = multiprocessing.get_context(way).Process(target=call, args=(number,))
+            process.start()
+            process.join()
+""")
+
+
+def test_processes_of_multiprocessing_and_the_command_line(
+    provider: Provider, receiver: Receiver, tmp_path: Path
+) -> None:
+    """They pass over `atexit`, and another process has the root of the run."""
+    (tmp_path / "workers.py").write_text(WORKERS)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "escapement",
+            "run",
+            "-q",
+            "--",
+            sys.executable,
+            "workers.py",
+            f"{provider.base_url}/v1",
+        ],
+        env=os.environ | {"ESCAPEMENT_OTLP_ENDPOINT": receiver.url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Counter(span.name for span in receiver.spans) == {"chat gpt-4o": 4, "workers.py": 1}
+    (root,) = (span for span in receiver.spans if span.name == "workers.py")
+    assert {(span.trace_id, span.parent_span_id) for span in receiver.spans if span is not root} == {
+        (root.trace_id, root.span_id)
+    }
 
 
 def test_many_spans_and_a_receiver_that_is_killed_midway(receiver: Receiver, store: Path) -> None:

@@ -40,7 +40,8 @@ def find(settings: Settings, signal: Signal) -> Endpoint | None:
     url = given
     if given and protocol == "http/protobuf" and not given.endswith(f"/v1/{signal}"):
         url = f"{given.removesuffix('/v1/traces')}/v1/{signal}"
-    return Endpoint(url, protocol, urlsplit(shown)._replace(query="").geturl())
+    parts = urlsplit(shown)
+    return Endpoint(url, protocol, parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl())
 
 
 def _protocol(signal: Signal, url: str) -> Protocol:

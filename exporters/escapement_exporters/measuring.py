@@ -30,7 +30,7 @@ from escapement.words.config import Settings
 from escapement.words.errors import ConfigError
 from escapement_exporters import endpoint
 from escapement_exporters.endpoint import Endpoint
-from escapement_exporters.worker import Worker, when_multiprocessing_ends
+from escapement_exporters.worker import Worker
 
 _log = logging.getLogger("escapement")
 
@@ -236,9 +236,6 @@ def _work(item: tuple[Measured, _Call | _Counted]) -> None:
     measured.measure(what)
 
 
-_worker = Worker("escapement-metrics", _work, lambda: when_multiprocessing_ends(finish))
-
-
 def finish(within: float = _AT_EXIT) -> None:
     """Have everything measured that there is, and sent where it is ours to send; wait no longer than that."""
     deadline = time.monotonic() + within
@@ -257,5 +254,14 @@ def _flush() -> None:
         provider.force_flush()
 
 
+_worker = Worker("escapement-metrics", _work, finish)
 atexit.register(finish)
-os.register_at_fork(after_in_child=_worker.after_fork)
+
+
+def _after_fork() -> None:
+    _worker.after_fork()
+    _own.cache_clear()
+    _made.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -175,14 +175,14 @@ def _pairs(attributes: Mapping[str, Any], longest: int, at: str) -> Iterable[Key
             continue
         kind = type(value)
         if kind is bool or kind is int or (kind is str and len(value) <= _SHORT):
-            yield _pair(name, value, kind)
+            yield _pair(name, value, kind.__name__)
         else:
             yield KeyValue(key=str(name), value=_value(value, longest, at))
 
 
 @lru_cache(maxsize=2048)
-def _pair(name: str, value: Any, kind: type) -> KeyValue:
-    """Most attributes are in the next span, too. `kind` tells 1 from True."""
+def _pair(name: str, value: Any, kind: str) -> KeyValue:
+    """Most attributes are in the next span, too. `kind` is a name that tells 1 from True."""
     return KeyValue(key=str(name), value=_value(value, _LARGE, ""))
 
 

@@ -46,8 +46,11 @@ class _Exporter(MetricExporter):
     def __init__(self, to: Endpoint) -> None:
         super().__init__()
         self._receiver = connect(to, "metrics")
+        self._process = os.getpid()
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
+        if os.getpid() != self._process:
+            return MetricExportResult.SUCCESS  # a fork has its parent's sums, and the parent tells them
         data = encode_metrics(metrics_data).SerializeToString()
         answer = self._receiver.send(data, min(_WITHIN, timeout_millis / 1000))
         return MetricExportResult.SUCCESS if answer.outcome == "sent" else MetricExportResult.FAILURE

@@ -28,7 +28,7 @@ from escapement_exporters.live import Run
 from escapement_exporters.otlp_proto import Batch, Batches, count
 from escapement_exporters.receiver import Receiver, connect, deliver
 from escapement_exporters.spool import Spool
-from escapement_exporters.worker import Worker, when_multiprocessing_ends
+from escapement_exporters.worker import Worker
 
 _log = logging.getLogger("escapement")
 
@@ -72,8 +72,8 @@ class Pipeline:
 
     def _reset(self) -> None:
         self._batches = Batches()
-        self._encoding = Worker("escapement-otlp-encode", self._encode, self._flush)
-        self._sending = Worker("escapement-otlp-send", self._send_one, self._send_waiting)
+        self._encoding = Worker("escapement-otlp-encode", self._encode, self.finish, self._flush)
+        self._sending = Worker("escapement-otlp-send", self._send_one, self.finish, self._send_waiting)
         self._in_flight: Batch | None = None
         self._down_until = 0.0
         self._backoff = _BACKOFF[0]
@@ -81,7 +81,6 @@ class Pipeline:
         self._counting = threading.Lock()
         self._missed = 0
         self._ending = False
-        self._registered = False
 
     # -- on the program's threads --------------------------------------------------------------------------------
 
@@ -112,9 +111,6 @@ class Pipeline:
                 self._hand_over(batch)
 
     def _flush(self) -> None:
-        if not self._registered:
-            self._registered = True
-            when_multiprocessing_ends(self.finish)
         for batch in self._batches.flush():
             self._hand_over(batch)
 

@@ -7,6 +7,7 @@ wakes for each record would have the program wait for the interpreter that many 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -27,11 +28,17 @@ _BYTES: Final = 64_000_000
 
 
 class Worker:
-    """Calls `work` with each item, on a thread of its own; `rest` after each batch of them, and when it is idle."""
+    """Calls `work` with each item, on a thread of its own; `rest` after each batch of them, and when it is idle.
 
-    def __init__(self, name: str, work: Callable[[Any], None], rest: Callable[[], None]) -> None:
+    `end` is called at the end of a process of `multiprocessing`, which passes over `atexit`.
+    """
+
+    def __init__(
+        self, name: str, work: Callable[[Any], None], end: Callable[[], None], rest: Callable[[], None] = lambda: None
+    ) -> None:
         self._name = name
         self._work = work
+        self._end = end
         self._rest = rest
         self._reset()
 
@@ -76,6 +83,7 @@ class Worker:
                 start = threading.Thread.start
                 # As it is without the hook on it: this thread is no branch of the program.
                 getattr(start, "__wrapped__", start)(self._thread)
+                _when_multiprocessing_ends(self._end)
 
     def _run(self) -> None:
         # What we send is no part of the program either, for whoever traces HTTP and gRPC.
@@ -124,11 +132,8 @@ class Worker:
         self._reset()
 
 
-def when_multiprocessing_ends(function: Callable[[], None]) -> None:
-    """Call something at the end of a process of `multiprocessing`, which passes over `atexit`."""
-    import sys
-
+def _when_multiprocessing_ends(function: Callable[[], None]) -> None:
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is not None and process is not None and process.parent_process() is not None:
-        util.Finalize(None, function, exitpriority=-100, kwargs={}, args=())
+        util.Finalize(None, function, exitpriority=-100)
