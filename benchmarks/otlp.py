@@ -108,7 +108,7 @@ def measured(
 
 def main() -> int:
     logging.getLogger("escapement").setLevel(logging.ERROR)  # a collector that is not there is meant
-    rounds = 4 if "--quick" in sys.argv else 16
+    rounds = 3 if "--quick" in sys.argv else 8
     console = Console(width=110)
     table = Table(title=f"Export over OTLP, small calls (openai {openai.__version__})", title_justify="left")
     for column in ("", "ratio", "quartiles", "noise", "base µs", "here µs", "bar"):
