@@ -14,8 +14,8 @@ SPANS ?=
 # Which frameworks (none: all).
 FRAMEWORKS ?=
 
-.PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff mutations branches scale kill
-.PHONY: bench-otlp sdks frameworks wheel clean
+.PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff bench-guards mutations branches
+.PHONY: bench-otlp scale kill sdks frameworks wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench        what recording and replaying cost"
 	@echo "make bench-peers  the same work with vcrpy, cassetter and agent-rewind beside it"
 	@echo "make bench-streams  time to the first chunk of a live stream; the pace of a replayed one"
+	@echo "make bench-guards  what all guards together cost a call, early and late in a conversation"
 	@echo "make branches     identical concurrent requests, 100 replays of each kind of program"
 	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
 	@echo "make bench-otlp   what export over OTLP costs the agent"
@@ -75,6 +76,9 @@ bench-peers: $(VENV)/dev
 
 bench-streams: $(VENV)/dev
 	$(BIN)/python -m benchmarks.streams
+
+bench-guards: $(VENV)/dev
+	$(BIN)/python -m benchmarks.guards
 
 branches: $(VENV)/dev
 	REPLAYS=100 $(BIN)/python -m pytest -s tests/fidelity/test_branches.py -k keep_their_answers

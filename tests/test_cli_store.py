@@ -496,7 +496,7 @@ content     VARCHAR
 tool_calls  STRUCT(id VARCHAR, "name" VARCHAR, arguments VARCHAR)[]
 answers     VARCHAR\
 """)
-    assert answer(".schema prices") == ".schema takes one of traces, llm_calls, messages, tool_calls, spans"
+    assert answer(".schema prices") == ".schema takes one of traces, llm_calls, messages, tool_calls, lineage, spans"
     assert answer(".nope") == ".nope is not known; `.help` lists what is"
     assert answer("SELECT count(*) AS traces", "...> ").strip() == ""
     assert answer("FROM traces WHERE name <> ';'", "...> ").strip() == ""

@@ -19,6 +19,13 @@ OTHER: dict[str, Any] = {
     "timing": "recorded",
     "loop_detection_enabled": False,
     "max_identical_calls": 5,
+    "on_guard": "warn,cycle=kill",
+    "exempt_tools": ["wait", "*_status"],
+    "max_calls": 100,
+    "max_tokens": 1_000_000,
+    "max_cost": 2.5,
+    "max_duration": "30m",
+    "budget_file": "budget",
     "redact": False,
     "durability": "fsync",
     "sealing": "manual",
@@ -54,6 +61,13 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "timing": "instant",
         "loop_detection_enabled": True,
         "max_identical_calls": 10,
+        "on_guard": None,
+        "exempt_tools": (),
+        "max_calls": None,
+        "max_tokens": None,
+        "max_cost": None,
+        "max_duration": None,
+        "budget_file": None,
         "redact": True,
         "durability": "process",
         "sealing": "background",
@@ -84,6 +98,7 @@ def test_every_setting_has_each_place(monkeypatch: pytest.MonkeyPatch, tmp_path:
         **expected,
         "storage_dir": tmp_path / "elsewhere",
         "prices_file": tmp_path / "own.toml",
+        "budget_file": tmp_path / "budget",
     }
     (tmp_path / "deeper").mkdir()
     monkeypatch.chdir(tmp_path / "deeper")
@@ -91,6 +106,7 @@ def test_every_setting_has_each_place(monkeypatch: pytest.MonkeyPatch, tmp_path:
         **expected,
         "storage_dir": tmp_path / "elsewhere",
         "prices_file": tmp_path / "own.toml",
+        "budget_file": tmp_path / "budget",
     }
 
 
@@ -123,6 +139,12 @@ def test_the_order_of_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         ("max_identical_calls", True, "a whole number from 2 up"),
         ("storage_dir", "  ", "a directory"),
         ("storage_dir", 7, "a directory"),
+        ("max_calls", 0, "a whole number from 1 up"),
+        ("max_cost", 0, "US dollars, more than 0"),
+        ("max_cost", "free", "US dollars, more than 0"),
+        ("max_cost", True, "US dollars, more than 0"),
+        ("max_duration", "30", r"an amount with a unit \(s, m, h, d\), such as '30m'"),
+        ("max_duration", 30, r"an amount with a unit \(s, m, h, d\), such as '30m'"),
         ("durability", "always", "'process' or 'fsync'"),
         ("prices_file", "  ", "a file"),
         ("prices_file", 7, "a file"),

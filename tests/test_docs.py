@@ -12,7 +12,9 @@ from opentelemetry.metrics import NoOpMeterProvider
 
 import escapement
 from escapement.cli import app
-from escapement.words.config import SETTINGS, variable
+from escapement.words.config import SETTINGS, resolve, variable
+from escapement.words.rules import RULES
+from tests import agents
 from tests.frameworks.environments import FRAMEWORKS
 from tests.provider import Provider
 
@@ -24,12 +26,22 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
+def run(block: str, page: str) -> dict[str, Any]:
+    """Run the Python of a page; what it made. Clients are closed, which a page need not do."""
+    made: dict[str, Any] = {"__name__": "page"}
+    exec(compile(block, page, "exec", dont_inherit=True), made)
+    for value in made.values():
+        if isinstance(value, openai.OpenAI):
+            value.close()
+    return made
+
+
 def test_the_python_blocks_run_one_after_the_other(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "not-needed")
     monkeypatch.setenv("OPENAI_BASE_URL", f"{provider.base_url}/v1")
     ran = 0
     for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+        run(block, "README.md")
         while escapement.stop() is not None:
             pass
         ran += 1
@@ -84,13 +96,11 @@ def test_every_column_of_every_view_is_documented(store: Path) -> None:
         assert sorted(documented) == sorted(opened.query(f"SELECT * FROM {view}").column_names), view
 
 
-def test_the_python_of_the_stores_page_runs(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = openai.OpenAI(api_key="not-needed", base_url=f"{provider.base_url}/v1")
+def test_the_python_of_the_stores_page_runs(client: openai.OpenAI) -> None:
     with escapement.init("page"):
         client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hello"}])
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "store.md").read_text(), re.MULTILINE | re.DOTALL)
-    found: dict[str, object] = {}
-    exec(compile(block, "store.md", "exec"), found)
+    found = run(block, "store.md")
     assert found["rows"] == [{"model": "gpt-4o", "calls": 1}]
     table = re.findall(r"^\| `(\w+)\(", (ROOT / "docs" / "store.md").read_text(), re.MULTILINE)
     public = {name for name in dir(escapement.open_store()) if not name.startswith("_")}
@@ -100,8 +110,7 @@ def test_the_python_of_the_stores_page_runs(provider: Provider, monkeypatch: pyt
 def test_the_example_of_a_provider_reads_its_protocol() -> None:
     text = (ROOT / "docs" / "providers.md").read_text()
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    made: dict[str, Any] = {"__name__": "example"}
-    exec(compile(block, "providers.md", "exec", dont_inherit=True), made)
+    made = run(block, "providers.md")
     talk = made["OPERATIONS"]["talk"]
     assert talk.request({"model": "m", "heat": 0.5}) == {
         "gen_ai.request.model": "m",
@@ -123,7 +132,7 @@ def test_the_frameworks_page_names_what_is_tested() -> None:
     programs = {path.stem.replace("_", "-") for path in (ROOT / "tests" / "frameworks" / "programs").glob("*.py")}
     assert programs == set(FRAMEWORKS)
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    exec(compile(block, "frameworks.md", "exec"), {})
+    run(block, "frameworks.md")
     assert escapement.stop() is not None
 
 
@@ -133,7 +142,7 @@ def test_the_python_of_the_page_on_divergence_runs(provider: Provider, monkeypat
     (block,) = re.findall(
         r"^```python\n(.*?)^```", (ROOT / "docs" / "divergence.md").read_text(), re.MULTILINE | re.DOTALL
     )
-    exec(compile(block, "divergence.md", "exec"), {"__name__": "page"})
+    run(block, "divergence.md")
     assert provider.count == 1
 
 
@@ -149,3 +158,32 @@ def test_the_python_of_the_page_on_otlp_runs() -> None:
         assert [span.name for span in receiver.spans] == ["support-agent"]
     named = set(re.findall(r"^\| `((?:gen_ai|escapement)\.[a-z_.]+)` \|", text, re.MULTILINE))
     assert named == set(measuring._instruments(NoOpMeterProvider()))
+
+
+def test_the_page_of_guards_names_every_rule_and_its_python_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = (ROOT / "docs" / "guards.md").read_text()
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(RULES)
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        made = run(block, "guards.md")
+        escapement.stop()
+    with (
+        agents.in_memory() as client,
+        pytest.raises(escapement.LoopDetectedError),
+        escapement.init(on_guard=lambda verdict: "kill" if made["decide"](verdict) == "warn" else None),
+    ):
+        agents.same_call(agents.by_http(client), 6)
+    said = "repeated_tool in steps 2, 3, 4: the tool search was called 3 times with the same arguments and gave the same result"
+    assert capsys.readouterr().out.startswith(said)
+    # The environment and the project file say what the page says that they do.
+    for name, value in re.findall(r"(ESCAPEMENT_(?!BUDGET)\w+)='?([^ '\n]+)", text.partition("## Budgets")[0]):
+        monkeypatch.setenv(name, value)
+    by_environment = resolve()
+    for name in SETTINGS:
+        monkeypatch.delenv(variable(name), raising=False)
+    (table,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "pyproject.toml").write_text(table)
+    by_project = resolve()
+    for name in ("on_guard", "exempt_tools", "max_cost", "max_duration"):
+        assert getattr(by_environment, name) == getattr(by_project, name) is not None, name

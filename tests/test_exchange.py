@@ -908,7 +908,7 @@ def test_two_imports_at_once(document: dict[str, Any], tmp_path: Path, different
         with ThreadPoolExecutor() as pool:
             outcomes = list(pool.map(lambda process: process.communicate("go\n"), processes))
         said = sorted(out.strip() or err.strip().splitlines()[-1].split(": ")[0] for out, err in outcomes)
-        other = "escapement.words.errors.TraceImportError" if different else f"{TRACE_ID} False"
+        other = "escapement.TraceImportError" if different else f"{TRACE_ID} False"
         assert said == sorted([f"{TRACE_ID} True", other])
         assert len(list((there / "journal").iterdir())) == 1
         assert len(read(there, TRACE_ID).steps) == 4

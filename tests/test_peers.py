@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -320,10 +321,29 @@ def test_loop_detection_beyond_a_step_cap(sdk: str, mode: str, store: Path) -> N
 Ask = Callable[[str], Any]
 
 
-def askers(url: str) -> dict[str, Ask]:
-    """Ways to ask, each of which a replay has to notice."""
-    gpt = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=4)
-    claude = anthropic.Anthropic(base_url=url, api_key="any", max_retries=4)
+ASKERS = (
+    "httpx",
+    "httpx2",
+    "openai",
+    "openai, raw",
+    "openai, responses",
+    "openai, files",
+    "anthropic",
+    "anthropic, streamed",
+)
+
+
+@contextmanager
+def asker_of(url: str, name: str) -> Iterator[Ask]:
+    """A way to ask, which a replay has to notice."""
+    with (
+        openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=4) as gpt,
+        anthropic.Anthropic(base_url=url, api_key="any", max_retries=4) as claude,
+    ):
+        yield askers(url, gpt, claude)[name]
+
+
+def askers(url: str, gpt: openai.OpenAI, claude: anthropic.Anthropic) -> dict[str, Ask]:
     return {
         "httpx": lambda text: httpx.post(f"{url}/v1/chat/completions", json=said("openai", text)),
         "httpx2": lambda text: httpx2.post(f"{url}/v1/chat/completions", json=said("openai", text)),
@@ -336,11 +356,10 @@ def askers(url: str) -> dict[str, Ask]:
     }
 
 
-@pytest.mark.parametrize("asker", askers("http://127.0.0.1"))
+@pytest.mark.parametrize("asker", ASKERS)
 def test_nothing_goes_live_silently(asker: str, store: Path) -> None:
     """Not strict: it goes live, and every time that is said, counted and kept."""
-    with Provider() as provider:
-        call = askers(provider.base_url)[asker]
+    with Provider() as provider, asker_of(provider.base_url, asker) as call:
         with escapement.init(storage_dir=store) as trace:
             pass
         with escapement.replay(trace.trace_id, storage_dir=store) as replay:
@@ -351,11 +370,10 @@ def test_nothing_goes_live_silently(asker: str, store: Path) -> None:
     assert (replay.misses, len(new.steps), provider.count) == (2, 2, 2)
 
 
-@pytest.mark.parametrize("asker", askers("http://127.0.0.1"))
+@pytest.mark.parametrize("asker", ASKERS)
 def test_a_miss_costs_nothing(asker: str, store: Path) -> None:
     """Strict: nothing is sent, not even by the retries of an SDK or of a program that goes on."""
-    with Provider() as provider:
-        call = askers(provider.base_url)[asker]
+    with Provider() as provider, asker_of(provider.base_url, asker) as call:
         with escapement.init(storage_dir=store) as trace:
             pass
         with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store) as replay:
@@ -419,6 +437,7 @@ def test_time_travel_runs_again_what_it_must_and_no_more(step: int, store: Path)
 AGENT = """
 import asyncio, json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pydantic import BaseModel
 
 class Place(BaseModel):

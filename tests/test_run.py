@@ -329,7 +329,7 @@ FAMILIES = {
         import multiprocessing
         if __name__ == "__main__":
             with multiprocessing.get_context("spawn").Pool(2) as pool:
-                print(*pool.map(child, range(4)), pool.apply(child, (9,)), sep="\\n")
+                print(*pool.map(child, range(3)), pool.apply(child, (9,)), sep="\\n")
             print(ask("parent"))
         """,
     "executor": """
@@ -337,7 +337,7 @@ FAMILIES = {
         if __name__ == "__main__":
             context = multiprocessing.get_context("forkserver")
             with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-                print(*pool.map(child, range(4)), pool.submit(child, 9).result(), sep="\\n")
+                print(*pool.map(child, range(3)), pool.submit(child, 9).result(), sep="\\n")
             print(ask("parent"))
         """,
     "os.fork": """

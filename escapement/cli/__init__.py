@@ -20,6 +20,7 @@ from escapement.cli import (
     doctor,
     edit,
     exchange,
+    guards,
     info,
     listing,
     otlp,
@@ -53,6 +54,7 @@ app.command("show")(show.show)
 app.command("diff")(diff.diff)
 app.command("doctor")(doctor.doctor)
 app.command("stats")(stats.stats)
+app.command("guards")(guards.guards)
 app.command("sql")(sql.sql)
 app.command("delete")(delete.delete)
 app.add_typer(store.app, name="store")

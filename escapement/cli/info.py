@@ -158,6 +158,10 @@ def _shown(name: str, value: Any) -> str:
         return ", ".join(value)
     if name == "retention_size":
         return output.size(value)
+    if name == "on_guard":
+        return ", ".join(f"{rule}={action}" for rule, action in value.items())
+    if name == "max_duration":
+        return output.duration(value * 1_000_000_000)
     if name == "retention_age":
         return next(f"{value / unit:g}{letter}" for letter, unit in _UNITS.items() if value >= unit or unit == 60)
     return str(value)

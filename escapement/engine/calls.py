@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +100,7 @@ class Call:
         if self._raised and exchange.failure is not None:
             attributes[semconv.RAISED] = self._raised
         self._span.end(attributes, exchange.stopped)
-        self.session.finished(self._span.asked, attributes)
+        self.session.finished(self._span.asked, attributes, self._operation, exchange.document)
 
 
 class Exchange:
@@ -108,8 +108,8 @@ class Exchange:
 
     __slots__ = (
         "_arrived", "_as_received", "_call", "_clock", "_decode", "_pieces", "_sending", "_streamed", "_wire_size",
-        "elapsed", "ended", "ending", "failure", "headers", "http_version", "reason", "redirects", "started", "status",
-        "stopped",
+        "document", "elapsed", "ended", "ending", "failure", "headers", "http_version", "reason", "redirects",
+        "started", "status", "stopped",
     )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
@@ -128,6 +128,8 @@ class Exchange:
         self.redirects: Sequence[tuple[int, Headers]] = ()
         """Status and headers of the redirects that led to the answer."""
         self.failure: Failure | None = None
+        self.document: Mapping[str, Any] = {}
+        """The answer as JSON, as far as it is any; there when its attributes are."""
         self.ending = "end"
         self.ended = False
         self.elapsed = 0
@@ -254,6 +256,7 @@ class Exchange:
         if self.status >= 400:
             attributes[semconv.ERROR_TYPE] = str(self.status)
         attributes.update(answer_attributes(operation, document))
+        self.document = document
         return attributes
 
     def _joined(self) -> tuple[bytes, list[int]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +23,7 @@ from escapement.engine import divergence, endings, frames, redaction, spans, usa
 from escapement.engine.calls import Call, Exchange, request_span
 from escapement.engine.family import Family, Membership
 from escapement.engine.fingerprint import exact, fingerprint
-from escapement.engine.guards import IdenticalCalls, only_reads
+from escapement.engine.guards import Guards
 from escapement.engine.lanes import Scope
 from escapement.engine.normalising import Normalising
 from escapement.engine.recording import Recording, served_record, warn
@@ -42,7 +41,6 @@ from escapement.words.errors import (
     ConfigError,
     EscapementError,
     GuardError,
-    LoopDetectedError,
 )
 from escapement.words.http import Request
 
@@ -89,16 +87,15 @@ class Session:
         self.hits = self.misses = 0
         self.steps = 0
         self.lost = 0
-        self.ledger = usage.Ledger(Prices.of(settings))
+        prices = Prices.of(settings)
+        self.ledger = usage.Ledger(prices)
         """What live calls used; what was served cost nothing."""
         self.scope = Scope(self, member.lane) if member is not None else Scope(self)
         self.process_id = os.getpid()
         # Reentrant: the garbage collector may end a forgotten stream of this very run while we are at work.
         self._lock = threading.RLock()
         self._live: set[Exchange] = set()
-        self._flying: Counter[str] = Counter()
         self._in_flight = 0
-        self._last_end: dict[str, int] = {}
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
         self._normalising = Normalising(settings.normalize, settings.ignore)
         self._matcher = source.matcher(self._normalising, settings.redact) if source is not None else None
@@ -106,7 +103,9 @@ class Session:
         self._recording = Recording(settings, self._splitter.reset)
         self.outlets = self._recording.outlets
         self._latched: GuardError | None = None
-        self._guard = IdenticalCalls(settings.max_identical_calls) if settings.loop_detection_enabled else None
+        self._guards = Guards(settings, prices, warn, self.source)
+        if family is not None:
+            self._guards.join(family.folder)
         spans.become_global()
         if source is None:
             self._begin()
@@ -145,18 +144,19 @@ class Session:
             if print_ is None:
                 print_, body = fingerprint(request, self._splitter, lane, self._normalising)
             row = self._matcher.take(lane, print_) if self._matcher is not None else None
-            if self._guard is not None and not only_reads(request.method):
-                repeated = self._guard.see(print_, step, self._is_beside(print_, row))
-                if repeated is not None:
-                    raise self._kill(LoopDetectedError, self._guard.explain(repeated, self.trace_id))
+            if row is None and body is None:
+                body = self._splitter.split(request.body, lane)
+            error = self._guards.asked(step, lane, print_, request, operation, body, row, self.trace_id)
+            if error is not None:
+                raise self._kill(error)
             self.steps += 1
             if row is not None:
                 (self._serve_edited if row.step in self._edited else self._serve)(step, lane, row)
                 return row
-            if body is None:
-                body = self._splitter.split(request.body, lane)
+            assert body is not None
             if self._matcher is not None:
                 self._go_live(print_, request, operation, lane, step, body)
+            self._guards.sent(print_)
             start = time.time_ns()
             attributes = request_span(operation, request, body) | {
                 semconv.TRACE_ID: self.trace_id,
@@ -168,7 +168,6 @@ class Session:
             if bytes_ and not body.secrets:  # a hash of a short secret could be guessed
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
-            self._flying[print_] += 1
             self._in_flight += 1
         attributes[semconv.REQUEST_BODY] = delta
         self._open(call, operation, attributes, new, start)
@@ -183,14 +182,6 @@ class Session:
         except OSError as error:
             self._recording.complain(f"steps have no numbers of their own ({error.strerror or error})")
             return self.steps + 1
-
-    def _is_beside(self, print_: str, row: StepRow | None) -> bool:
-        """Whether the same request is under way already: now, or in the recording that is replayed."""
-        if row is None:
-            return self._flying[print_] > 0
-        last = self._last_end.get(print_, 0)
-        self._last_end[print_] = max(last, row.end or 0)
-        return row.start < last
 
     def comes_before(self, row: StepRow) -> StepRow | None:
         """A step that was answered before this one in the recording, and has not been answered yet in the replay."""
@@ -292,14 +283,16 @@ class Session:
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
 
-    def finished(self, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> None:
-        """A live call has ended and is written."""
+    def finished(
+        self, asked: Mapping[str, Any], answered: Mapping[str, Any], operation: Operation, document: Mapping[str, Any]
+    ) -> None:
+        """A live call has ended and is written; `document` is its answer as JSON, empty where it is none."""
         with self._lock:
-            self._flying[asked[semconv.FINGERPRINT]] -= 1
             self._in_flight -= 1
+            began = time.time_ns() - answered.get(semconv.RESPONSE_ELAPSED, 0)
             if 0 < answered.get(semconv.STATUS, 0) < 400:
-                began = time.time_ns() - answered.get(semconv.RESPONSE_ELAPSED, 0)
                 self.ledger.add(asked, answered, began)
+            self._guards.answered(asked, answered, operation, document, began)
             if self._recording.length >= _SEGMENT and not self._in_flight:
                 self._recording.go_on()
 
@@ -356,13 +349,13 @@ class Session:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
-    def _kill(self, kind: type[GuardError], message: str) -> GuardError:
+    def _kill(self, error: GuardError) -> GuardError:
         """Latch the run: it is saved as killed, and every later call of it is refused."""
-        self._latched = kind(message, trace_id=self.trace_id)
-        self.status, self.error = "killed", message
+        self._latched = error
+        self.status, self.error = "killed", str(error)
         self._recording.write_end(self.status, self.error, self.lost)
-        self._report({"record": "killed", "error": message})
-        return self._latched
+        self._report({"record": "killed", "error": self.error})
+        return error
 
     def close(self, error: BaseException | None = None) -> None:
         """End the run: completed, or failed with `error`. Safe to call twice."""
@@ -390,6 +383,7 @@ class Session:
             if self.family is None:
                 try:
                     self.family = Family.create(self.steps)
+                    self._guards.join(self.family.folder)
                     if self.mode == "fork":
                         self.family.first("live")  # and so no other process begins its trace
                 except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from escapement.store.prices import Prices
 from escapement.words import semconv
@@ -55,6 +55,25 @@ class Usage:
         return dollars
 
 
+class Use(NamedTuple):
+    """What one call used, as `Prices.cost` takes it. `when` it began is in nanoseconds since the epoch."""
+
+    provider: str
+    model: str
+    when: int
+    input: int
+    output: int
+    cache_read: int
+    cache_write: int
+
+
+def use_of(asked: Mapping[str, Any], answered: Mapping[str, Any], when: int) -> Use:
+    """What a call used that began at `when`, from the attributes that its span had at its start and at its end."""
+    provider = str(asked.get(semconv.PROVIDER_NAME, ""))
+    model = str(answered.get(semconv.RESPONSE_MODEL) or asked.get(semconv.REQUEST_MODEL) or "")
+    return Use(provider, model, when, *[_count(answered.get(name)) for name in _TOKENS])
+
+
 class Ledger(dict[tuple[str, str], Usage]):
     """Usage by provider and model. Calls are priced when somebody asks, not while the program waits."""
 
@@ -64,12 +83,14 @@ class Ledger(dict[tuple[str, str], Usage]):
 
     def add(self, asked: Mapping[str, Any], answered: Mapping[str, Any], when: int) -> None:
         """Count a call that began at `when`, from the attributes that its span had at its start and at its end."""
-        provider = str(asked.get(semconv.PROVIDER_NAME, ""))
-        model = str(answered.get(semconv.RESPONSE_MODEL) or asked.get(semconv.REQUEST_MODEL) or "")
-        usage = self.get((provider, model))
+        self.count(use_of(asked, answered, when))
+
+    def count(self, use: Use) -> None:
+        """Count a call."""
+        usage = self.get(use[:2])
         if usage is None:
-            usage = self[provider, model] = Usage()
-        usage.add(when, *[_count(answered.get(name)) for name in _TOKENS])
+            usage = self[use[:2]] = Usage()
+        usage.add(*use[2:])
 
     @property
     def input(self) -> int:
@@ -92,9 +113,7 @@ class Ledger(dict[tuple[str, str], Usage]):
 
 def cost_of(attributes: Mapping[str, Any], when: int, prices: Prices) -> float | None:
     """US dollars for one call, from the attributes of its span."""
-    ledger = Ledger(prices)
-    ledger.add(attributes, attributes, when)
-    return ledger.cost()
+    return prices.cost(*use_of(attributes, attributes, when))
 
 
 def _count(value: object) -> int:

@@ -98,7 +98,8 @@ def _messages(role: str, content: Any) -> list[Message]:
         elif kind == "tool_result":
             inner = _messages("tool", block.get("content"))
             text = "\n".join(message.text for message in inner)
-            results.append(Message("tool", text, answers=str(block.get("tool_use_id") or "")))
+            answers = str(block.get("tool_use_id") or "")
+            results.append(Message("tool", text, answers=answers, failed=block.get("is_error") is True))
         elif kind == "thinking":
             texts.append("[thinking] " + block.get("thinking", ""))
         else:

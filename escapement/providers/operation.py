@@ -52,8 +52,8 @@ class ToolCall:
 class Message:
     """A message: who, what, the tools called in it, and (of a tool's result) the id of the call it answers.
 
-    `thought` is what the model thought before, where a protocol tells it apart. A program may send a message again
-    without it, and that is the same message.
+    `failed` is a result that its protocol says is an error. `thought` is what the model thought before, where a
+    protocol tells it apart. A program may send a message again without it, and that is the same message.
     """
 
     role: str
@@ -61,6 +61,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     answers: str = ""
     thought: str = field(default="", compare=False)
+    failed: bool = field(default=False, compare=False)
 
     @property
     def shown(self) -> str:

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from escapement.words import normalisers
+from escapement.words import normalisers, rules
 from escapement.words.errors import ConfigError
+from escapement.words.rules import Action
 
 Normalize = str | re.Pattern[str] | Callable[[Any], Any]
 """What `normalize` takes, one or several."""
@@ -77,13 +78,14 @@ def _location(value: object) -> Path | str:
 
 
 _UNITS = {
+    "time": {"s": 1, "m": 60, "h": 3600, "d": 86400},
     "age": {"m": 60, "h": 3600, "d": 86400, "w": 604800},
     "size": {"kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4},
 }
 
 
 def _amount(kind: str, example: str) -> Callable[[object], int]:
-    """A number with a unit: seconds of an age, bytes of a size."""
+    """A number with a unit: seconds of a time or an age, bytes of a size."""
 
     def parse(value: object) -> int:
         units = _UNITS[kind]
@@ -93,6 +95,35 @@ def _amount(kind: str, example: str) -> Callable[[object], int]:
         return int(float(found.group(1)) * units[found.group(2)])
 
     return parse
+
+
+def _dollars(value: object) -> float:
+    takes = "US dollars, more than 0"
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise _Wrong(takes)
+    try:
+        dollars = float(value)
+    except ValueError:
+        raise _Wrong(takes) from None
+    if not 0 < dollars < float("inf"):
+        raise _Wrong(takes)
+    return dollars
+
+
+def _on_guard(value: Any) -> Mapping[str, Action]:
+    """Actions by rule or group, from one for all or some by name; as text `repeated_tool=kill,budgets=kill`."""
+    if isinstance(value, str):
+        pairs = [pair.partition("=") for pair in value.split(",")]
+        value = {name.strip() if mark else "all": (action if mark else name).strip() for name, mark, action in pairs}
+    given = dict(value) if isinstance(value, Mapping) else {"all": value}
+    try:
+        rules.actions(given)
+    except (ValueError, TypeError) as error:
+        raise _Wrong(
+            f"{', '.join(map(repr, rules.ACTIONS))}, a function, or one of these by rule or group "
+            f"(known: {', '.join((*rules.RULES, *rules.GROUPS))}; {error})"
+        ) from None
+    return given
 
 
 def _one_of(*words: str) -> Callable[[object], str]:
@@ -190,8 +221,19 @@ SETTINGS: Mapping[str, Setting] = {
     "timing": Setting(
         "instant", _timing, "when replayed answers come: `instant`, as `recorded`, or a factor of the recorded times"
     ),
-    "loop_detection_enabled": Setting(True, _boolean, "kill a run that repeats the same request"),
+    "loop_detection_enabled": Setting(True, _boolean, "false switches the rules about loops off"),
     "max_identical_calls": Setting(10, _at_least(2), "the same request this many times kills the run"),
+    "on_guard": Setting(
+        None,
+        _on_guard,
+        "what guards do: `warn`, `kill`, `off` or a function; also by rule: `repeated_tool=kill,budgets=kill`",
+    ),
+    "exempt_tools": Setting((), _names, "tools that may be called as often as they like, such as `wait_for_*`"),
+    "max_calls": Setting(None, _at_least(1), "calls that a run may make"),
+    "max_tokens": Setting(None, _at_least(1), "tokens that a run may use"),
+    "max_cost": Setting(None, _dollars, "US dollars that a run may cost"),
+    "max_duration": Setting(None, _amount("time", "30m"), "time that a run may take, such as `30m`"),
+    "budget_file": Setting(None, _file, "a file in which processes that share these budgets count together"),
     "redact": Setting(True, _boolean, "replace keys and tokens of known shapes before anything is hashed or written"),
     "durability": Setting(
         "process", _one_of("process", "fsync"), "`process` survives a kill, `fsync` a power failure too"
@@ -229,6 +271,13 @@ class EscapementConfig:
     timing: Literal["instant", "recorded"] | float | None = None
     loop_detection_enabled: bool | None = None
     max_identical_calls: int | None = None
+    on_guard: Action | Mapping[str, Action] | None = None
+    exempt_tools: Sequence[str] | None = None
+    max_calls: int | None = None
+    max_tokens: int | None = None
+    max_cost: float | None = None
+    max_duration: str | None = None
+    budget_file: str | os.PathLike[str] | None = None
     redact: bool | None = None
     durability: Literal["process", "fsync"] | None = None
     sealing: Literal["background", "manual"] | None = None
@@ -260,6 +309,13 @@ class Settings:
     timing: str | float
     loop_detection_enabled: bool
     max_identical_calls: int
+    on_guard: Mapping[str, Action] | None
+    exempt_tools: tuple[str, ...]
+    max_calls: int | None
+    max_tokens: int | None
+    max_cost: float | None
+    max_duration: int | None
+    budget_file: Path | None
     redact: bool
     durability: str
     sealing: str
