@@ -15,7 +15,7 @@ SPANS ?=
 FRAMEWORKS ?=
 
 .PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff bench-guards bench-collect
-.PHONY: mutations branches scale kill sdks frameworks interop wheel clean
+.PHONY: bench-otlp mutations branches scale kill sdks frameworks interop wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -28,6 +28,7 @@ help:
 	@echo "make branches     identical concurrent requests, 100 replays of each kind of program"
 	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
 	@echo "make bench-collect  5,000 spans a second into \`escapement collect\`, for a minute"
+	@echo "make bench-otlp   what export over OTLP costs the agent"
 	@echo "make bench-diff   comparing two runs of 1,000 steps"
 	@echo "make mutations    an agent changed in 200 ways; how many of them a replay names"
 	@echo "make scale        ClickHouse and Spark on the tables; reading stores of a million and of ten million spans"
@@ -87,6 +88,9 @@ branches: $(VENV)/dev
 bench-store: $(VENV)/dev
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.concurrent
+
+bench-otlp: $(VENV)/dev
+	$(BIN)/python -m benchmarks.otlp
 
 bench-diff: $(VENV)/dev
 	$(BIN)/python -m benchmarks.comparing

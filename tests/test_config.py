@@ -32,6 +32,7 @@ OTHER: dict[str, Any] = {
     "retention_age": "30d",
     "retention_size": "1.5 GB",
     "prices_file": "own.toml",
+    "otlp_endpoint": "http://localhost:4318",
     "instrumentors": ["openai"],
 }
 
@@ -73,6 +74,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "retention_age": None,
         "retention_size": None,
         "prices_file": None,
+        "otlp_endpoint": None,
         "instrumentors": (),
     }
     assert set(settings.origins.values()) == {"default"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import openai
 import pytest
+from opentelemetry.metrics import NoOpMeterProvider
 
 import escapement
 from escapement.cli import app
@@ -143,6 +144,20 @@ def test_the_python_of_the_page_on_divergence_runs(provider: Provider, monkeypat
     )
     run(block, "divergence.md")
     assert provider.count == 1
+
+
+def test_the_python_of_the_page_on_otlp_runs() -> None:
+    from escapement_exporters import measuring, pipeline
+    from tests.receiver import Receiver
+
+    text = (ROOT / "docs" / "otlp.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    with Receiver() as receiver:
+        exec(compile(block.replace("http://localhost:4318", receiver.url), "otlp.md", "exec"), {})
+        pipeline.finish()
+        assert [span.name for span in receiver.spans] == ["support-agent"]
+    named = set(re.findall(r"^\| `((?:gen_ai|escapement)\.[a-z_.]+)` \|", text, re.MULTILINE))
+    assert named == set(measuring._instruments(NoOpMeterProvider()))
 
 
 def test_the_page_of_guards_names_every_rule_and_its_python_runs(

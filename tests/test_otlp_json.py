@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
 from escapement_exporters import otlp_json
+from escapement_exporters.spans import IN_FLIGHT
 from tests.conftest import ask
 from tests.provider import Provider
 from tests.test_cli import Cli, cli
@@ -113,11 +115,12 @@ def test_a_run(client: openai.OpenAI, provider: Provider, store: Path) -> None:
     assert first.parent_span_id == bad.parent_span_id == root.span_id
     assert inside.parent_span_id == other_span.span_id
     assert (bad.status.code, first.status.code) == (Status.STATUS_CODE_ERROR, Status.STATUS_CODE_UNSET)
+    body = row.steps[0].body()
     assert attributes(first.attributes) == {
         name: value
         for name, value in row.steps[0].attributes.items()
         if name not in semconv.PAYLOAD | {semconv.REQUEST_HEADERS, semconv.RESPONSE_HEADERS}
-    }
+    } | {semconv.RESPONSE_BYTES: len(body), semconv.RESPONSE_HASH: blake2b(body, digest_size=16).hexdigest()}
     assert attributes(other_span.attributes) == {"n": 1}
     (event,) = other_span.events
     assert (event.name, attributes(event.attributes)) == ("happened", {"k": "v"})
@@ -153,6 +156,9 @@ def test_a_fork_points_to_what_it_was_served(client: openai.OpenAI, store: Path)
     found = attributes(served.attributes)
     assert (found[semconv.MODE], found[semconv.SERVED_FROM]) == ("replay", f"{parent.trace_id} step 1")
     assert not live.links
+    # It was paid for once, and so it counts once.
+    assert not [name for name in found if name.startswith("gen_ai.usage.")]
+    assert attributes(live.attributes)["gen_ai.usage.input_tokens"] > 0
 
 
 def row_of(*steps: StepRow, spans: Any = (), **values: Any) -> TraceRow:
@@ -176,7 +182,7 @@ def step_of(number: int, end: int | None, **attributes: Any) -> StepRow:
 def test_what_has_no_end_has_no_length() -> None:
     root, step = spans(parsed(otlp_json.export(row_of(step_of(3, None), status="interrupted", ended=None))))
     assert (step.start_time_unix_nano, step.end_time_unix_nano) == (3000, 3000)
-    assert attributes(step.attributes)[otlp_json.IN_FLIGHT] is True
+    assert attributes(step.attributes)[IN_FLIGHT] is True
     assert (root.start_time_unix_nano, root.end_time_unix_nano) == (1000, 3000)
     assert (root.status.code, root.status.message) == (Status.STATUS_CODE_ERROR, "interrupted")
 
@@ -298,6 +304,11 @@ def test_the_document_itself() -> None:
                                         },
                                         {"key": "escapement.failure.message", "value": {"stringValue": "cut"}},
                                         {"key": "escapement.lane", "value": {"stringValue": "main"}},
+                                        {
+                                            "key": "escapement.response.hash",
+                                            "value": {"stringValue": "437de990bcc4d45dd563dc56768b61f6"},
+                                        },
+                                        {"key": "escapement.response.size", "value": {"intValue": "4"}},
                                         {"key": "escapement.step", "value": {"intValue": "2"}},
                                         {"key": "gen_ai.request.model", "value": {"stringValue": "m"}},
                                         {

@@ -24,6 +24,7 @@ from escapement.cli import (
     guards,
     info,
     listing,
+    otlp,
     run,
     show,
     sql,
@@ -58,6 +59,7 @@ app.command("guards")(guards.guards)
 app.command("sql")(sql.sql)
 app.command("delete")(delete.delete)
 app.add_typer(store.app, name="store")
+app.add_typer(otlp.app, name="otlp")
 app.command("export")(exchange.export)
 app.command("import")(exchange.import_traces)
 app.command("collect")(collect.collect)

@@ -18,7 +18,7 @@ from escapement.cli.store import files
 from escapement.store import journal, layout, schema, sealing, tables, views
 from escapement.store.layout import Layout
 from escapement.store.traces import SpanStore
-from escapement.words.config import SETTINGS, resolve, variable
+from escapement.words.config import SETTINGS, Settings, resolve, variable
 from escapement.words.normalisers import show_field
 
 _UNITS = {"d": 86400, "h": 3600, "m": 60}
@@ -38,6 +38,7 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON document
             for name in SETTINGS
         },
         "store": _store(store, layout.open_existing(settings.storage_dir)),
+        "otlp": _otlp(settings),
     }
     if as_json:
         output.print_json(document)
@@ -54,6 +55,39 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON document
         table.add_row(name, escape(_shown(name, setting["value"])), escape(setting["from"]), setting["variable"])
     console.print(table)
     _print_store(console, document["store"])
+    _print_otlp(console, document["otlp"])
+
+
+def _otlp(settings: Settings) -> dict[str, Any]:
+    """Where spans are exported to, what waits to be, and what became of those of all runs so far."""
+    from escapement_exporters import endpoint
+    from escapement_exporters.spool import Spool
+
+    to = endpoint.find(settings, "traces")
+    spool = Spool(Layout.of(settings.storage_dir))
+    sizes = [size for _, size in spool.waiting()]
+    return {
+        "endpoint": to.shown if to is not None else None,
+        "protocol": to.protocol if to is not None else None,
+        "spans": {name: spool.totals().get(name, 0) for name in ("sent", "spooled", "slimmed", "rejected", "dropped")},
+        "waiting": {"files": len(sizes), "bytes": sum(sizes)},
+    }
+
+
+def _print_otlp(console: Console, found: dict[str, Any]) -> None:
+    spans, waiting = found["spans"], found["waiting"]
+    if found["endpoint"] is None and not any(spans.values()) and not waiting["files"]:
+        return
+    console.print("[bold]OTLP export[/bold]")
+    console.print(escape(f"{found['endpoint']} ({found['protocol']})" if found["endpoint"] else "off"), soft_wrap=True)
+    console.print(f"spans: {', '.join(f'{count} {name}' for name, count in spans.items() if count) or 'none yet'}")
+    if waiting["files"]:
+        console.print(
+            f"waiting: {output.amount(waiting['files'], 'file')}, {output.size(waiting['bytes'])}; "
+            "the next run sends them, `escapement otlp push` does it now",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 def _store(store: SpanStore, place: Layout) -> dict[str, Any]:

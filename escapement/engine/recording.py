@@ -21,7 +21,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import callers, redaction, revision, spans
+from escapement.engine import callers, exporting, redaction, revision, spans
 from escapement.engine.family import Membership
 from escapement.store import layout, sealing
 from escapement.store.journal import Journal, Record
@@ -46,6 +46,7 @@ class Recording:
         self._warned = False
         self._ends = False
         self._root: otel.Span | None = None
+        self.outlets = exporting.outlets(settings)
         self.trace_id = ""
         self.otel_trace_id = ""
         self.span_id = ""
@@ -124,6 +125,8 @@ class Recording:
 
     def keep(self, *records: Record) -> bool:
         """Write records to the journal; False if they are not on disk."""
+        if self.begun:
+            self.tell(*records)
         journal = self._journal or (self._open_late() if self._due else None)
         if journal is None:
             return False
@@ -132,6 +135,19 @@ class Recording:
         # What later bodies would be described by may be missing now: describe them from nothing.
         self._on_gap()
         return False
+
+    def tell(self, *records: Record) -> None:
+        """What exporters hear of: all that is written, and what else happens to the run."""
+        for outlet in self.outlets:
+            outlet.take(records)
+
+    def serve(self, step: int, lane: str, row: StepRow) -> Record:
+        """A step was served; the record of it."""
+        record = served_record(step, lane, row)
+        self.keep(record)
+        for outlet in self.outlets:
+            outlet.serve(row, record)
+        return record
 
     def _open_late(self) -> Journal | None:
         with self._lock:
@@ -183,6 +199,11 @@ class Recording:
 
     def close(self, status: str, error: str | None, lost: int) -> None:
         """The run is over."""
+        self._close(status, error, lost)
+        for outlet in self.outlets:
+            outlet.close(status, error)
+
+    def _close(self, status: str, error: str | None, lost: int) -> None:
         if self._root is not None:
             if status != "completed":
                 self._root.set_status(otel.StatusCode.ERROR, error)
@@ -205,6 +226,8 @@ class Recording:
     def after_fork(self) -> None:
         """In a child process: write to a journal of its own, so that each has one writer."""
         self._lock = threading.RLock()
+        for outlet in self.outlets:
+            outlet.after_fork()
         self._root = None
         self._ends = False
         self._due = self.begun

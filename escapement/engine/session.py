@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
 from escapement.engine import divergence, endings, frames, redaction, spans, usage
@@ -102,6 +101,7 @@ class Session:
         self._matcher = source.matcher(self._normalising, settings.redact) if source is not None else None
         self._served: list[tuple[int, str, StepRow]] = []
         self._recording = Recording(settings, self._splitter.reset)
+        self.outlets = self._recording.outlets
         self._latched: GuardError | None = None
         self._guards = Guards(settings, prices, warn, self.source)
         if family is not None:
@@ -207,13 +207,8 @@ class Session:
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
         self.hits += 1
         self._served.append((step, lane, row))
-        record = served_record(step, lane, row)
-        self.keep(record)
-        self._report(record)
-        listener = spans.listening_tracer()
-        if listener is not None:
-            attributes = spans.slim(row.attributes) | {semconv.MODE: "replay", semconv.TRACE_ID: self.trace_id}
-            listener.start_span(row.name, kind=otel.SpanKind.CLIENT, attributes=attributes).end()
+        self._report(self._recording.serve(step, lane, row))
+        spans.serve(row, self.trace_id)
 
     def _serve_edited(self, step: int, lane: str, row: StepRow) -> None:
         """The answer is in no other trace, so it is kept whole, with the request that it was recorded for."""
@@ -347,6 +342,8 @@ class Session:
         self._report({"record": "lost"})
 
     def _report(self, record: Record) -> None:
+        if record["record"] in ("miss", "killed"):
+            self._recording.tell(record)
         if self.member is not None and self.family is not None:
             self.family.report(record)
 

@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from escapement.engine import lanes, redaction
 from escapement.store.journal import Record
+from escapement.store.rows import StepRow
 from escapement.words import semconv
 
 _log = logging.getLogger("escapement")
@@ -247,6 +248,14 @@ def listening_tracer() -> otel.Tracer | None:
     if isinstance(current, otel.ProxyTracerProvider | otel.NoOpTracerProvider):
         return None
     return current.get_tracer(semconv.SCOPE, own_version())
+
+
+def serve(row: StepRow, trace_id: str) -> None:
+    """The twin of a step that is served, marked as replayed, for those who listen."""
+    listener = listening_tracer()
+    if listener is not None:
+        attributes = slim(row.attributes) | {semconv.MODE: "replay", semconv.TRACE_ID: trace_id}
+        listener.start_span(row.name, kind=otel.SpanKind.CLIENT, attributes=attributes).end()
 
 
 def start_root(name: str, trace_id: int, attributes: Mapping[str, Any]) -> otel.Span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -103,6 +104,12 @@ class Trace:
     def incomplete(self) -> bool:
         """Whether steps could not be written."""
         return self._session is not None and self._session.lost > 0
+
+    @property
+    def exported(self) -> dict[str, int]:
+        """What became of the run's spans where they are exported, so far: `sent`, `spooled` (on disk, to be sent
+        later), `slimmed` (too large for a receiver, sent without their longest attributes) and `dropped`."""
+        return dict(sum((outlet.counts() for outlet in self._session.outlets), Counter()) if self._session else {})
 
     def summary(self) -> str:
         """One line for people: what happened, and what it took."""

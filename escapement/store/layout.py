@@ -6,6 +6,7 @@
   journal/              one append-only JSONL file a writer
   intake/               what `escapement collect` has accepted and not made traces of yet
   spans/  parts/        the Delta tables that journals are sealed into
+  otlp/                 what could not be sent to a collector yet
   views.sql             the views, for a plain DuckDB shell
   damaged/              what was found damaged and moved out of the way
   lock                  held by who seals, compacts, deletes

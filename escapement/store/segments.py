@@ -149,8 +149,7 @@ class _Reader:
             delta=delta,
         )
         self._segment.steps[record["span_id"]] = row
-        for name, piece in record.get("pieces", {}).items():
-            self._segment.pieces[name] = piece.encode() if isinstance(piece, str) else base64.b64decode(piece["base64"])
+        self._segment.pieces.update(pieces(record))
 
     def tie(self) -> None:
         """Put the steps in order. Threads that call at the same time write theirs in any: a base may come later."""
@@ -160,6 +159,14 @@ class _Reader:
         for row in segment.steps.values():
             if row.delta is not None:
                 place(row, written)
+
+
+def pieces(record: Record) -> dict[str, bytes]:
+    """The pieces of requests that a record brings."""
+    return {
+        name: piece.encode() if isinstance(piece, str) else base64.b64decode(piece["base64"])
+        for name, piece in record.get("pieces", {}).items()
+    }
 
 
 def _check_header(record: Record) -> None:

@@ -150,6 +150,12 @@ def _timing(value: object) -> str | float:
     return factor
 
 
+def _endpoint(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"https?://[^/?#\s@]+[^?#\s]*", value.strip()):
+        return value.strip().rstrip("/")
+    raise _Wrong("a URL without credentials, such as http://localhost:4318 (they go into OTEL_EXPORTER_OTLP_HEADERS)")
+
+
 def _names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
@@ -238,6 +244,9 @@ SETTINGS: Mapping[str, Setting] = {
     "retention_age": Setting(None, _amount("age", "30d"), "delete traces older than this, such as `30d`"),
     "retention_size": Setting(None, _amount("size", "2gb"), "delete the oldest traces above this, such as `2gb`"),
     "prices_file": Setting(None, _file, "a TOML file with prices of your own, which win over the list prices"),
+    "otlp_endpoint": Setting(
+        None, _endpoint, "an OpenTelemetry collector to send slim spans and metrics to, such as `http://localhost:4318`"
+    ),
     "instrumentors": Setting((), _names, "other OpenTelemetry instrumentors to switch on beside ours"),
 }
 
@@ -275,6 +284,7 @@ class EscapementConfig:
     retention_age: str | None = None
     retention_size: str | None = None
     prices_file: str | os.PathLike[str] | None = None
+    otlp_endpoint: str | None = None
     instrumentors: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
@@ -312,6 +322,7 @@ class Settings:
     retention_age: int | None
     retention_size: int | None
     prices_file: Path | None
+    otlp_endpoint: str | None
     instrumentors: tuple[str, ...]
     origins: Mapping[str, str]
 
