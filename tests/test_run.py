@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -236,6 +237,19 @@ def test_a_guard_and_a_divergence_have_exit_codes_of_their_own(shell: Shell) -> 
     assert (diverged.returncode, shell.provider.count) == (3, count)
     assert "ReplayDivergenceError: [no_match]" in diverged.stderr
     assert last_line(diverged).endswith(" · replayed 1 of 2 steps · 1 request not in the trace")
+    told = json.loads(last_line(shell("replay", "@last", "--strict", "--json", "--", *PYTHON, TEXT="three")))
+    divergence = told.pop("divergence")
+    assert told == {
+        "trace": shell.trace().trace_id,
+        "status": "failed",
+        "exit_code": 3,
+        "live": False,
+        "steps": 2,
+        "served": 1,
+        "missed": 1,
+    }
+    assert (divergence["reason"], divergence["step"], divergence["field"]) == ("no_match", 2, "messages[0].content")
+    assert (divergence["diff"]["recorded"], divergence["diff"]["requested"]) == ("two", "three")
 
 
 def test_a_miss_goes_live_into_a_trace_of_its_own(shell: Shell) -> None:

@@ -97,8 +97,8 @@ def _try(trace: str, settings: Settings, program: str, command: list[str]) -> Ve
     if returned == -signal.SIGINT:
         raise KeyboardInterrupt
     recorded = replayed.source.row.status
-    if outcome.divergence:
-        return Verdict(1, outcome.divergence)
+    if outcome.divergence is not None:
+        return Verdict(1, str(outcome.divergence["message"]))
     if not outcome.served and replayed.steps:
         return Verdict(_SKIP, f"it came to no step of the trace (exit code {outcome.code})")
     if outcome.served < replayed.steps:

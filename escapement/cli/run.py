@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
 from escapement.cli import output
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Command = Annotated[list[str], typer.Argument(help="The command, after `--`.", metavar="CMD", show_default=False)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Without the line at the end.")]
+Json = Annotated[bool, typer.Option("--json", help="The line at the end as a JSON document, with the divergence.")]
 Strict = Annotated[
     bool | None,
     typer.Option("--strict/--no-strict", help="An unknown request ends in an error, or goes live.", show_default=False),
@@ -46,9 +48,11 @@ def run(
     raise typer.Exit(outcome.code)
 
 
-def replay(trace: Reference, command: Command, strict: Strict = None, quiet: Quiet = False) -> None:
+def replay(
+    trace: Reference, command: Command, strict: Strict = None, quiet: Quiet = False, as_json: Json = False
+) -> None:
     """Run a command again with the answers of a trace: the same, offline, for nothing."""
-    _replay(trace, command, strict, quiet, None)
+    _replay(trace, command, strict, quiet, as_json, None)
 
 
 def fork(
@@ -65,12 +69,15 @@ def fork(
     ],
     strict: Strict = None,
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Replay a command up to a step, and go live from there, into a new trace."""
-    _replay(trace, command, strict, quiet, int(at) if at.isdecimal() else at)
+    _replay(trace, command, strict, quiet, as_json, int(at) if at.isdecimal() else at)
 
 
-def _replay(reference: str, command: list[str], strict: bool | None, quiet: bool, until: int | str | None) -> None:
+def _replay(
+    reference: str, command: list[str], strict: bool | None, quiet: bool, as_json: bool, until: int | str | None
+) -> None:
     program = found(command)
     settings = resolve(None, {"strict_replay": strict})
     if not settings.enabled:
@@ -82,7 +89,10 @@ def _replay(reference: str, command: list[str], strict: bool | None, quiet: bool
 
     replayed = Replayed(settings, reference, until)
     outcome = replayed.end(execute(program, command, environment_of(replayed.member)))
-    _say(quiet, _replayed(outcome, settings, replayed.member.name, replayed.steps))
+    if as_json:
+        print(orjson.dumps(_document(outcome, replayed.steps)).decode(), file=sys.stderr)
+    else:
+        _say(quiet, _replayed(outcome, settings, replayed.member.name, replayed.steps))
     raise typer.Exit(outcome.code)
 
 
@@ -109,6 +119,20 @@ def _replayed(outcome: Outcome, settings: Settings, name: str, steps: int) -> st
     if outcome.missed:
         parts.append(f"{output.amount(outcome.missed, 'request')} not in the trace")
     return output.plain(" · ".join(parts))
+
+
+def _document(outcome: Outcome, steps: int) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "trace": outcome.trace_id,
+        "status": outcome.status,
+        "exit_code": outcome.code,
+        "live": outcome.live,
+        "steps": steps,
+        "served": outcome.served,
+        "missed": outcome.missed,
+        "divergence": outcome.divergence,
+    }
 
 
 def _written(outcome: Outcome, settings: Settings) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from escapement.engine import endings, sources
 from escapement.engine.family import Family, Membership
@@ -29,8 +30,8 @@ class Outcome:
     live: bool
     served: int = 0
     missed: int = 0
-    divergence: str = ""
-    """What was said of the first request that was not in the trace."""
+    divergence: Mapping[str, Any] | None = None
+    """The first request that was not in the trace, as `ReplayDivergenceError.as_dict` has it."""
 
 
 class Recorded:
@@ -97,7 +98,7 @@ class Replayed:
             recording.keep(end_record(status, error, sum(record["record"] == "lost" for record in records)))
             recording.close(status, error, 0)
         self._family.remove()
-        misses = [record["error"] for record in records if record["record"] == "miss"]
+        misses = [record["divergence"] for record in records if record["record"] == "miss"]
         return Outcome(
             trace_id,
             endings.code(returned, records),
@@ -106,5 +107,5 @@ class Replayed:
             live,
             served=sum(record["record"] == "served" for record in records),
             missed=len(misses),
-            divergence=misses[0] if misses else "",
+            divergence=misses[0] if misses else None,
         )

@@ -267,7 +267,7 @@ class Session:
             normalising=self._normalising,
             strict=strict,
         )
-        self._report({"record": "miss", "error": str(error)})
+        self._report({"record": "miss", "divergence": error.as_dict()})
         if strict:
             raise error
         first = not self._recording.begun
