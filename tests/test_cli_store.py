@@ -173,6 +173,7 @@ class Terminal:
             time.sleep(0.01)
         os.close(other)
         self.seen = ""
+        self.last = ""
 
     def wait_for(self, text: str) -> str:
         """What was written until `text` came."""
@@ -184,6 +185,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         if keys == "\x03":
             time.sleep(0.5)  # readline misses a signal that comes just before it waits for a key
+        self.last = keys
         os.write(self.fd, keys.encode())
 
     def end(self) -> tuple[int, str]:
@@ -195,8 +197,14 @@ class Terminal:
 
     def _read(self) -> bool:
         """Take in more; False when it has ended."""
-        if not select.select([self.fd], [], [], 30)[0]:
+        for _ in range(15):
+            if select.select([self.fd], [], [], 4)[0]:
+                break
+            if self.last == "\x03":  # and on a busy machine that may be long before
+                os.write(self.fd, b"\x03")
+        else:
             self.process.kill()
+            self.process.wait()
             raise AssertionError(f"nothing more came after {self.seen!r}")
         try:
             self.seen += os.read(self.fd, 65536).decode()
