@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -168,12 +169,13 @@ class Terminal:
             ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>&1', os.ttyname(other), sys.executable, "-m", "escapement", *command],
             start_new_session=True,
             env=variables,
+            # What was started in the background may have been told to pass over Ctrl-C, and so would this be.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while os.tcgetpgrp(self.fd) != self.process.pid:
             time.sleep(0.01)
         os.close(other)
         self.seen = ""
-        self.last = ""
 
     def wait_for(self, text: str) -> str:
         """What was written until `text` came."""
@@ -185,7 +187,6 @@ class Terminal:
     def type(self, keys: str) -> None:
         if keys == "\x03":
             time.sleep(0.5)  # readline misses a signal that comes just before it waits for a key
-        self.last = keys
         os.write(self.fd, keys.encode())
 
     def end(self) -> tuple[int, str]:
@@ -197,12 +198,7 @@ class Terminal:
 
     def _read(self) -> bool:
         """Take in more; False when it has ended."""
-        for _ in range(15):
-            if select.select([self.fd], [], [], 4)[0]:
-                break
-            if self.last == "\x03":  # and on a busy machine that may be long before
-                os.write(self.fd, b"\x03")
-        else:
+        if not select.select([self.fd], [], [], 30)[0]:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"nothing more came after {self.seen!r}")
