@@ -305,40 +305,21 @@ def tell(number, queue):
     queue.put(child(number))
 """
 
+# Filled in with the start method.
+PROCESSES = """
+        import multiprocessing
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("METHOD")
+            queue = context.Queue()
+            children = [context.Process(target=tell, args=(number, queue)) for number in range(3)]
+            for one in children: one.start()
+            answers = [queue.get() for one in children]
+            for one in children: one.join()
+            print(ask("parent"), *sorted(answers), sep="\\n")
+        """
+
 FAMILIES = {
-    "fork": """
-        import multiprocessing
-        if __name__ == "__main__":
-            context = multiprocessing.get_context("fork")
-            queue = context.Queue()
-            children = [context.Process(target=tell, args=(number, queue)) for number in range(3)]
-            for one in children: one.start()
-            answers = [queue.get() for one in children]
-            for one in children: one.join()
-            print(ask("parent"), *sorted(answers), sep="\\n")
-        """,
-    "spawn": """
-        import multiprocessing
-        if __name__ == "__main__":
-            context = multiprocessing.get_context("spawn")
-            queue = context.Queue()
-            children = [context.Process(target=tell, args=(number, queue)) for number in range(3)]
-            for one in children: one.start()
-            answers = [queue.get() for one in children]
-            for one in children: one.join()
-            print(ask("parent"), *sorted(answers), sep="\\n")
-        """,
-    "forkserver": """
-        import multiprocessing
-        if __name__ == "__main__":
-            context = multiprocessing.get_context("forkserver")
-            queue = context.Queue()
-            children = [context.Process(target=tell, args=(number, queue)) for number in range(3)]
-            for one in children: one.start()
-            answers = [queue.get() for one in children]
-            for one in children: one.join()
-            print(ask("parent"), *sorted(answers), sep="\\n")
-        """,
+    **{method: PROCESSES.replace("METHOD", method) for method in ("fork", "spawn", "forkserver")},
     "pool": """
         import multiprocessing
         if __name__ == "__main__":
