@@ -23,10 +23,10 @@ import pytest
 from escapement.store.rows import TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
-from escapement_exporters import otlp_spans, rebuilding
-from escapement_exporters.intake import Busy, Intake
-from escapement_exporters.otlp_spans import Span
-from escapement_exporters.receiver import Address, Receiver
+from escapement_exporters.collect.intake import Busy, Intake
+from escapement_exporters.collect.receiver import Address, Receiver
+from escapement_exporters.foreign import decoding, rebuilding
+from escapement_exporters.foreign.decoding import Span
 from tests.provider import Provider
 from tests.test_cli import Cli, cli
 from tests.test_otlp_import import FILES, document, golden, replayed, span
@@ -125,7 +125,7 @@ def test_what_is_sent_is_what_is_imported(way: str, store: Path, provider: Provi
             else:
                 assert collector.post(message) == (200, b"")
         told = collector.stop()
-    spans = [list(otlp_spans.of_json(golden(name)[1])) for name in FILES]
+    spans = [list(decoding.of_json(golden(name)[1])) for name in FILES]
     assert told.splitlines()[-1] == f"Collected {sum(map(len, spans))} spans of {len(FILES)} traces"
     assert list((store / "intake").iterdir()) == []
     for name, made in zip(FILES, spans, strict=True):

@@ -147,7 +147,8 @@ def test_the_python_of_the_page_on_divergence_runs(provider: Provider, monkeypat
 
 
 def test_the_python_of_the_page_on_otlp_runs() -> None:
-    from escapement_exporters import measuring, pipeline
+    from escapement_exporters.export import pipeline
+    from escapement_exporters.metrics import measuring
     from tests.receiver import Receiver
 
     text = (ROOT / "docs" / "otlp.md").read_text()

@@ -14,7 +14,8 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.util._once import Once
 
 import escapement
-from escapement_exporters import measuring, pipeline
+from escapement_exporters.export import pipeline
+from escapement_exporters.metrics import measuring
 from tests.conftest import ask
 from tests.provider import Provider
 from tests.receiver import Receiver

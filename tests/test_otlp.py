@@ -25,12 +25,13 @@ from escapement.store.pieces import Delta
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
 from escapement.words.errors import ConfigError
-from escapement_exporters import otlp_json, otlp_proto, pipeline
-from escapement_exporters import spool as spooling
 from escapement_exporters.content import VARIABLE
-from escapement_exporters.otlp_proto import Batches
+from escapement_exporters.export import pipeline
+from escapement_exporters.export import spool as spooling
+from escapement_exporters.export.spool import Spool
+from escapement_exporters.otlp import documents
+from escapement_exporters.otlp.batches import LIMIT, Batches, count
 from escapement_exporters.spans import Span
-from escapement_exporters.spool import Spool
 from tests.conftest import ask
 from tests.provider import Provider
 from tests.receiver import Receiver
@@ -87,7 +88,7 @@ def test_a_run_arrives_slim(client: openai.OpenAI, receiver: Receiver, store: Pa
             step.span_id, step.start, step.end,
         )  # fmt: skip
     # As `escapement export --format otlp` has it, attribute for attribute.
-    exported = {span.span_id: attributes(span.attributes) for span in spans(parsed(otlp_json.export(row)))}
+    exported = {span.span_id: attributes(span.attributes) for span in spans(parsed(documents.export(row)))}
     assert {span.span_id: attributes(span.attributes) for span in receiver.spans} == exported
     assert "secret question" not in str(receiver.requests)
     resource = attributes(receiver.requests[0].resource_spans[0].resource.attributes)
@@ -199,7 +200,7 @@ def test_what_cannot_be_sent_waits_on_disk(how: str, client: openai.OpenAI, rece
     pipeline.finish()
     assert trace.exported == {"spooled": 3}
     spool = Spool(Layout.of(store))
-    assert sum(otlp_proto.count(path.read_bytes()) for path, _ in spool.waiting()) == 3
+    assert sum(count(path.read_bytes()) for path, _ in spool.waiting()) == 3
     for path in (spool.folder, *spool.folder.iterdir()):
         assert path.stat().st_mode & 0o077 == 0
     receiver.error = None
@@ -405,9 +406,9 @@ def test_requests_stay_below_the_limit(sizes: list[tuple[int, int]]) -> None:
     found = [batch for size, pieces in sizes for batch in batches.add(span_of(size, pieces), owner, resource)]
     found += batches.flush()
     assert sum(batch.spans for batch in found) == len(sizes)
-    assert all(len(batch.data) <= otlp_proto.LIMIT for batch in found)
-    assert [otlp_proto.count(batch.data) for batch in found] == [batch.spans for batch in found]
-    assert owner.counted["slimmed"] == sum(size * pieces > otlp_proto.LIMIT // 2 for size, pieces in sizes)
+    assert all(len(batch.data) <= LIMIT for batch in found)
+    assert [count(batch.data) for batch in found] == [batch.spans for batch in found]
+    assert owner.counted["slimmed"] == sum(size * pieces > LIMIT // 2 for size, pieces in sizes)
 
 
 def test_a_span_too_large_for_any_request_is_slimmed_and_counted() -> None:

@@ -23,7 +23,7 @@ from escapement.store import documents, exchange
 from escapement.store.rows import TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
-from escapement_exporters import otlp_spans, rebuilding
+from escapement_exporters.foreign import decoding, rebuilding
 from tests.conftest import ask
 from tests.foreign import agent
 from tests.provider import Provider
@@ -330,7 +330,7 @@ MESSAGES = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(NAMES, TEXTS | MESSAGES | VALUES | VALUES.map(lambda value: json.dumps(value))))
 def test_whatever_attributes_say_a_trace_is_made(attributes: dict[str, Any]) -> None:
-    made = otlp_spans.Span("1" * 32, "2" * 16, "", "chat", "CLIENT", 1, 2, attributes)
+    made = decoding.Span("1" * 32, "2" * 16, "", "chat", "CLIENT", 1, 2, attributes)
     row = rebuilding.trace_of([made])
     again = documents.read_document(exchange.dump(exchange.export_document(row)))
     assert len(again.steps) + len(again.spans) + (again.span_id != "") == 1

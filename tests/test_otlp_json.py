@@ -20,7 +20,7 @@ import escapement
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
-from escapement_exporters import otlp_json
+from escapement_exporters.otlp import documents
 from escapement_exporters.spans import IN_FLIGHT
 from tests.conftest import ask
 from tests.provider import Provider
@@ -68,7 +68,7 @@ def spans(message: ExportTraceServiceRequest) -> list[Span]:
 
 
 def exported(store: Path, trace_id: str, content: bool = False) -> ExportTraceServiceRequest:
-    return parsed(otlp_json.export(SpanStore(store).load(trace_id), content=content))
+    return parsed(documents.export(SpanStore(store).load(trace_id), content=content))
 
 
 def test_a_run(client: openai.OpenAI, provider: Provider, store: Path) -> None:
@@ -180,7 +180,7 @@ def step_of(number: int, end: int | None, **attributes: Any) -> StepRow:
 
 
 def test_what_has_no_end_has_no_length() -> None:
-    root, step = spans(parsed(otlp_json.export(row_of(step_of(3, None), status="interrupted", ended=None))))
+    root, step = spans(parsed(documents.export(row_of(step_of(3, None), status="interrupted", ended=None))))
     assert (step.start_time_unix_nano, step.end_time_unix_nano) == (3000, 3000)
     assert attributes(step.attributes)[IN_FLIGHT] is True
     assert (root.start_time_unix_nano, root.end_time_unix_nano) == (1000, 3000)
@@ -192,7 +192,7 @@ def test_a_recording_that_lost_its_head() -> None:
         1, "main", "", "", 5, None, "", "", "", {semconv.MODE: "replay"}, "tr_0123456789ab", ("tr_" + "f" * 12, 2)
     )
     message = parsed(
-        otlp_json.export(row_of(gone, created=0, ended=None, otel_trace_id="", span_id="", origin={}, name=""))
+        documents.export(row_of(gone, created=0, ended=None, otel_trace_id="", span_id="", origin={}, name=""))
     )
     root, step = spans(message)
     assert (root.name, step.name) == ("escapement", "(gone)")
@@ -202,7 +202,7 @@ def test_a_recording_that_lost_its_head() -> None:
 
 
 def test_clocks_that_went_back() -> None:
-    _, step = spans(parsed(otlp_json.export(row_of(step_of(3, 2999)))))
+    _, step = spans(parsed(documents.export(row_of(step_of(3, 2999)))))
     assert step.end_time_unix_nano == step.start_time_unix_nano == 3000
 
 
@@ -239,7 +239,7 @@ def test_what_others_say_was_said_is_left_out(name: str, value: Any, kept: bool)
         "attributes": {name: value}, "events": [{"name": "gen_ai.user.message", "time": 1, "attributes": {"content": "said"}}],
     }  # fmt: skip
     for content in (False, True):
-        (*_, span) = spans(parsed(otlp_json.export(row_of(spans=[record]), content=content)))
+        (*_, span) = spans(parsed(documents.export(row_of(spans=[record]), content=content)))
         assert (name in attributes(span.attributes)) == (kept or content)
         assert len(span.events[0].attributes) == content
 
@@ -252,7 +252,7 @@ def test_the_document_itself() -> None:
         escapement__failure__message="cut", escapement__failure__causes=[["ssl.SSLError", "x"]], big=2**64 - 1,
         nested={"k": [None, 1]}, nothing=None, escapement__response__body="said",
     )  # fmt: skip
-    assert otlp_json.export(row_of(step)) == snapshot(
+    assert documents.export(row_of(step)) == snapshot(
         {
             "resourceSpans": [
                 {

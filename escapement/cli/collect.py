@@ -19,8 +19,8 @@ from escapement.words.config import Settings, resolve
 from escapement.words.errors import ConfigError
 
 if TYPE_CHECKING:
-    from escapement_exporters.intake import Intake
-    from escapement_exporters.receiver import Address
+    from escapement_exporters.collect.intake import Intake
+    from escapement_exporters.collect.receiver import Address
 
 
 def collect(
@@ -40,8 +40,8 @@ def collect(
 ) -> None:
     """Receive spans (OTLP over HTTP and gRPC) into the span store, from programs in any language, until interrupted."""
     try:
-        from escapement_exporters.intake import Intake
-        from escapement_exporters.receiver import Address
+        from escapement_exporters.collect.intake import Intake
+        from escapement_exporters.collect.receiver import Address
     except ImportError as error:
         raise ConfigError(
             f"collecting takes packages that are not installed ({error.name}): pip install 'escapement[collect]'"
@@ -73,7 +73,7 @@ def collect(
 
 
 async def _serve(intake: Intake, address: Address, token: str, settings: Settings) -> None:
-    from escapement_exporters.receiver import Receiver
+    from escapement_exporters.collect.receiver import Receiver
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -95,12 +95,12 @@ def _taken_in(
     storage_dir: Path | str, data: bytes | bytearray, name: str, together: bool
 ) -> Iterator[tuple[str, bool]]:
     """The traces of a file: their ids, and whether each was not there before."""
-    from escapement_exporters import otlp_import
+    from escapement_exporters.foreign import files
 
-    if not otlp_import.is_otlp(data):
+    if not files.is_otlp(data):
         yield imports.import_document(storage_dir, data, name)
         return
-    for row in otlp_import.traces(data, name, together=together):
+    for row in files.traces(data, name, together=together):
         yield row.trace_id, imports.keep(storage_dir, row, name=name)
         left = sum("response" in step.attributes.get(semconv.REBUILT, ()) for step in row.steps)
         if left:
@@ -109,9 +109,9 @@ def _taken_in(
 
 
 def _otlp(row: TraceRow, content: bool) -> bytes:
-    from escapement_exporters import otlp_json
+    from escapement_exporters.otlp import documents
 
-    return orjson.dumps(otlp_json.export(row, content=content), option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(documents.export(row, content=content), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _write(path: Path, data: bytes, force: bool) -> None:

@@ -60,8 +60,8 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="One JSON document
 
 def _otlp(settings: Settings) -> dict[str, Any]:
     """Where spans are exported to, what waits to be, and what became of those of all runs so far."""
-    from escapement_exporters import endpoint
-    from escapement_exporters.spool import Spool
+    from escapement_exporters.export.spool import Spool
+    from escapement_exporters.otlp import endpoint
 
     to = endpoint.find(settings, "traces")
     spool = Spool(Layout.of(settings.storage_dir))

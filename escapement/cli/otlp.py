@@ -13,8 +13,8 @@ from escapement.words.config import Settings, resolve
 from escapement.words.errors import ConfigError
 
 if TYPE_CHECKING:
-    from escapement_exporters.push import Pushed
-    from escapement_exporters.sending import Receiver
+    from escapement_exporters.export.push import Pushed
+    from escapement_exporters.otlp.sending import Receiver
 
 app = typer.Typer(help="Send what is recorded to OpenTelemetry collectors.", no_args_is_help=True)
 
@@ -37,8 +37,8 @@ def push(
     """Send the spans of traces to the collector that is set; without an ID, those that could not be sent before."""
     settings = resolve()
     shown, receiver = _receiver(settings)
-    from escapement_exporters.push import push_spool, push_trace
-    from escapement_exporters.spool import Spool
+    from escapement_exporters.export.push import push_spool, push_trace
+    from escapement_exporters.export.spool import Spool
 
     made: list[tuple[str, Pushed]] = []
     try:
@@ -59,7 +59,7 @@ def push(
 
 
 def _receiver(settings: Settings) -> tuple[str, Receiver]:
-    from escapement_exporters import endpoint
+    from escapement_exporters.otlp import endpoint
 
     to = endpoint.find(settings, "traces")
     if to is None:
@@ -68,7 +68,7 @@ def _receiver(settings: Settings) -> tuple[str, Receiver]:
             "OTEL_EXPORTER_OTLP_ENDPOINT, such as http://localhost:4318"
         )
     endpoint.check(to)
-    from escapement_exporters.sending import connect
+    from escapement_exporters.otlp.sending import connect
 
     return to.shown, connect(to, "traces")
 

@@ -1,39 +1,5 @@
-"""OTLP: what goes out to collectors, and what comes in from others. The engine finds `otlp` and `metrics` by their
-entry points.
+"""OpenTelemetry's protocol: what goes out to collectors, and what comes in from others.
 
-Each is asked at the start of every run, so what it needs is imported when it has something to do.
+`spans` and `content` say what a trace is as telemetry. `otlp` is the protocol: documents, requests, where to. `export`
+sends while an agent runs, `metrics` counts. `foreign` makes traces of what others recorded, `collect` receives it.
 """
-
-from __future__ import annotations
-
-from escapement.engine.exporting import Outlet
-from escapement.words.config import Settings
-from escapement.words.errors import ConfigError
-from escapement_exporters import endpoint
-
-
-def otlp(settings: Settings) -> Outlet | None:
-    """Spans to a collector, where one is set. Raises ConfigError where `otlp_endpoint` is, and cannot be served."""
-    to = endpoint.find(settings, "traces")
-    if to is None or (settings.otlp_endpoint is None and endpoint.has_provider()):
-        return None
-    try:
-        endpoint.check(to)
-        from escapement_exporters import pipeline
-
-        return pipeline.outlet(to, settings)
-    except (ConfigError, ImportError) as error:
-        reason = error if isinstance(error, ConfigError) else ConfigError(f"{endpoint.NEEDS} ({error})")
-        if settings.otlp_endpoint is not None:
-            raise reason from None
-        from escapement.engine.recording import warn
-
-        warn(f"nothing is exported to {to.shown}: {reason}")
-        return None
-
-
-def metrics(settings: Settings) -> Outlet:
-    """Metrics to whichever meter provider there is; where there is none, to the collector that is set."""
-    from escapement_exporters import measuring
-
-    return measuring.outlet(settings)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from escapement.store.rows import TraceRow
 from escapement_exporters import content
-from escapement_exporters.otlp_proto import Batch, Batches, count
-from escapement_exporters.sending import Receiver, deliver
+from escapement_exporters.export.spool import Spool
+from escapement_exporters.otlp.batches import Batch, Batches, count
+from escapement_exporters.otlp.sending import Receiver, deliver
 from escapement_exporters.spans import RunSpans, Span, resource
-from escapement_exporters.spool import Spool
 
 Progress = Callable[[int, int], None]
 _WITHIN = 30.0

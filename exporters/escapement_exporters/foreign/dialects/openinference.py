@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from escapement_exporters.dialects.told import (
+from escapement_exporters.foreign.decoding import Span
+from escapement_exporters.foreign.dialects.told import (
     CHAT,
     EMBEDDINGS,
     MESSAGES,
@@ -20,7 +21,6 @@ from escapement_exporters.dialects.told import (
     text_of,
     unflattened,
 )
-from escapement_exporters.otlp_spans import Span
 
 KIND: Final = "openinference.span.kind"
 _HIDDEN: Final = "__REDACTED__"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from escapement_exporters.dialects import conventions, openinference, traceloop
-from escapement_exporters.dialects.told import Told
-from escapement_exporters.otlp_spans import Span
+from escapement_exporters.foreign.decoding import Span
+from escapement_exporters.foreign.dialects import conventions, openinference, traceloop
+from escapement_exporters.foreign.dialects.told import Told
 
 _TRACELOOP = ("gen_ai.is_streaming", "llm.request.type", "gen_ai.prompt.0.role", "gen_ai.prompt.0.content")
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from escapement_exporters.otlp_spans import Span
+from escapement_exporters.foreign.decoding import Span
 
 Message = Mapping[str, Any]
 

@@ -28,8 +28,8 @@ from escapement.store import imports, layout, segments
 from escapement.store.layout import Layout
 from escapement.store.traces import SpanStore
 from escapement.words.errors import StoreError
-from escapement_exporters import rebuilding
-from escapement_exporters.otlp_spans import Span
+from escapement_exporters.foreign import rebuilding
+from escapement_exporters.foreign.decoding import Span
 
 QUIET: Final = 2.0
 """Seconds without a span after which a trace whose root has come is whole."""

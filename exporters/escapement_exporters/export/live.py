@@ -22,7 +22,7 @@ from escapement_exporters import content
 from escapement_exporters.spans import RunSpans, Span, resource
 
 if TYPE_CHECKING:
-    from escapement_exporters.pipeline import Pipeline
+    from escapement_exporters.export.pipeline import Pipeline
 
 _ANSWER = (semconv.RESPONSE_BODY, semconv.RESPONSE_BODY_BASE64, semconv.RESPONSE_ENCODED)
 

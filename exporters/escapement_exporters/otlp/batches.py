@@ -18,7 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1 import trace_pb2 as proto
 
 from escapement.words import semconv
-from escapement_exporters.otlp_json import KINDS, SAMPLED, STATUSES
+from escapement_exporters.otlp.documents import KINDS, SAMPLED, STATUSES
 from escapement_exporters.spans import Span
 
 LIMIT: Final = 3_500_000

@@ -19,8 +19,8 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 
 from escapement.engine.spans import own_version, service_name
-from escapement_exporters.endpoint import Endpoint
-from escapement_exporters.sending import connect
+from escapement_exporters.otlp.endpoint import Endpoint
+from escapement_exporters.otlp.sending import connect
 
 _WITHIN: Final = 10.0
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from escapement.words import semconv
-from escapement_exporters.dialects.told import (
+from escapement_exporters.foreign.decoding import Span
+from escapement_exporters.foreign.dialects.told import (
     CHAT,
     EMBEDDINGS,
     MESSAGES,
@@ -17,7 +18,6 @@ from escapement_exporters.dialects.told import (
     objects,
     text_of,
 )
-from escapement_exporters.otlp_spans import Span
 
 _USAGE: Final = {
     "input": (semconv.USAGE_INPUT_TOKENS, "gen_ai.usage.prompt_tokens"),

@@ -12,9 +12,9 @@ from importlib import import_module
 from typing import Any, Final, Literal, Protocol
 
 from escapement.words.errors import ConfigError
-from escapement_exporters import endpoint
-from escapement_exporters.endpoint import Endpoint, Signal
-from escapement_exporters.otlp_proto import Batch, halves
+from escapement_exporters.otlp import endpoint
+from escapement_exporters.otlp.batches import Batch, halves
+from escapement_exporters.otlp.endpoint import Endpoint, Signal
 
 Outcome = Literal["sent", "later", "refused", "too large"]
 

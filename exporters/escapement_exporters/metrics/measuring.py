@@ -28,9 +28,9 @@ from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.config import Settings
 from escapement.words.errors import ConfigError
-from escapement_exporters import endpoint
-from escapement_exporters.endpoint import Endpoint
-from escapement_exporters.worker import Worker
+from escapement_exporters.export.worker import Worker
+from escapement_exporters.otlp import endpoint
+from escapement_exporters.otlp.endpoint import Endpoint
 
 _log = logging.getLogger("escapement")
 
@@ -183,7 +183,7 @@ def _of_application() -> MeterProvider | None:
 def _own(to: Endpoint) -> MeterProvider | None:
     """A provider that sends to the collector, where the extra `otlp` is installed."""
     try:
-        from escapement_exporters.own_metrics import provider
+        from escapement_exporters.metrics.own import provider
 
         made = provider(to)
     except (ImportError, ConfigError):

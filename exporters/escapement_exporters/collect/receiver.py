@@ -27,9 +27,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from escapement.store.vetting import Unfit
-from escapement_exporters import otlp_spans
-from escapement_exporters.intake import Busy, Full, Intake
-from escapement_exporters.otlp_spans import Span
+from escapement_exporters.collect.intake import Busy, Full, Intake
+from escapement_exporters.foreign import decoding
+from escapement_exporters.foreign.decoding import Span
 
 MOST: Final = 16 << 20
 """Bytes of one request, decompressed. Exporters send a few hundred spans at a time; gRPC's own limit is 4 MiB."""
@@ -148,7 +148,7 @@ class Receiver:
         if self._in_flight + len(data) > self._flight:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "too much at a time")
         try:
-            self._intake.accept(list(otlp_spans.of_protobuf(data)))
+            self._intake.accept(list(decoding.of_protobuf(data)))
         except Unfit as unfit:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(unfit))
         except Busy:
@@ -179,9 +179,9 @@ class Receiver:
 
 def _read(kind: str, data: bytes) -> Iterable[Span]:
     if kind == _PROTOBUF:
-        return otlp_spans.of_protobuf(data)
+        return decoding.of_protobuf(data)
     try:
-        return otlp_spans.of_json(orjson.loads(data))
+        return decoding.of_json(orjson.loads(data))
     except orjson.JSONDecodeError as error:
         raise Unfit(f"it is no JSON ({error})") from None
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from escapement.words import semconv
-from escapement_exporters.dialects import conventions
-from escapement_exporters.dialects.told import Message, Told, as_json, text_of, unflattened
-from escapement_exporters.otlp_spans import Span
+from escapement_exporters.foreign.decoding import Span
+from escapement_exporters.foreign.dialects import conventions
+from escapement_exporters.foreign.dialects.told import Message, Told, as_json, text_of, unflattened
 
 _OPERATIONS: Final = {"chat": "chat", "completion": "text_completion", "embedding": "embeddings"}
 _CHUNK: Final = "gen_ai.content.completion.chunk"

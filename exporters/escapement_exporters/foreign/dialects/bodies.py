@@ -11,7 +11,7 @@ import orjson
 from escapement.providers import Operation, recognise
 from escapement.providers.operation import Message as Said
 from escapement.providers.operation import ToolCall
-from escapement_exporters.dialects.told import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, Message, Told
+from escapement_exporters.foreign.dialects.told import CHAT, EMBEDDINGS, MESSAGES, RESPONSES, Message, Told
 
 Document = dict[str, Any]
 

@@ -23,12 +23,12 @@ from typing import Any, Final
 from escapement.store.journal import Record
 from escapement.store.layout import Layout
 from escapement.words.config import Settings
-from escapement_exporters.endpoint import Endpoint
-from escapement_exporters.live import Run
-from escapement_exporters.otlp_proto import Batch, Batches, count
-from escapement_exporters.sending import Receiver, connect, deliver
-from escapement_exporters.spool import Spool
-from escapement_exporters.worker import Worker
+from escapement_exporters.export.live import Run
+from escapement_exporters.export.spool import Spool
+from escapement_exporters.export.worker import Worker
+from escapement_exporters.otlp.batches import Batch, Batches, count
+from escapement_exporters.otlp.endpoint import Endpoint
+from escapement_exporters.otlp.sending import Receiver, connect, deliver
 
 _log = logging.getLogger("escapement")
 

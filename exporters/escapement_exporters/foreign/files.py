@@ -5,8 +5,8 @@ from __future__ import annotations
 from escapement.store.rows import TraceRow
 from escapement.store.vetting import Unfit
 from escapement.words.errors import TraceImportError
-from escapement_exporters import otlp_spans, rebuilding
-from escapement_exporters.otlp_spans import is_otlp
+from escapement_exporters.foreign import decoding, rebuilding
+from escapement_exporters.foreign.decoding import is_otlp
 
 __all__ = ["is_otlp", "traces"]
 
@@ -17,7 +17,7 @@ def traces(data: bytes | bytearray, name: str = "the document", *, together: boo
     Raises TraceImportError that calls the file `name`, and says what is wrong with it and where.
     """
     try:
-        found = rebuilding.traces(otlp_spans.read(data), together=together)
+        found = rebuilding.traces(decoding.read(data), together=together)
     except Unfit as unfit:
         raise TraceImportError(f"{name} cannot be read as OTLP: {unfit}. Nothing was changed") from None
     except ImportError:

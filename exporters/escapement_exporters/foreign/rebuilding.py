@@ -27,10 +27,10 @@ from escapement.store.segments import place
 from escapement.store.vetting import Unfit
 from escapement.words import ids, semconv
 from escapement.words.http import Request
-from escapement_exporters import dialects
-from escapement_exporters.dialects import bodies
-from escapement_exporters.dialects.told import MESSAGES, RESPONSES, Told
-from escapement_exporters.otlp_spans import Span, as_record, service_of
+from escapement_exporters.foreign import dialects
+from escapement_exporters.foreign.decoding import Span, as_record, service_of
+from escapement_exporters.foreign.dialects import bodies
+from escapement_exporters.foreign.dialects.told import MESSAGES, RESPONSES, Told
 
 _STATUS: Final = re.compile(r"\bError code: ([45]\d\d)\b(?: - )?")
 _ADDRESSES: Final = ("server.address", "http.host")

@@ -1,0 +1,1 @@
+"""`escapement collect`: the servers, and the journal in which what comes in is safe."""

@@ -1,0 +1,1 @@
+"""What others recorded: their spans decoded, and made into traces that replay."""

@@ -1,0 +1,1 @@
+"""OTLP itself: spans as documents and as requests, the endpoint that is set, the connection to it."""
