@@ -284,14 +284,12 @@ def request_span(operation: Operation, request: Request, body: Body) -> dict[str
     """Everything about the request but its body, for the span."""
     fields = {name: value for name, (_, value) in body.fields.items()} if body.parsed else {}
     attributes = request_attributes(operation, request, fields)
-    attributes |= {
-        semconv.OPERATION_NAME: redaction.name(operation.name),
-        semconv.SERVER_ADDRESS: redaction.name(request.origin.host),
-        semconv.METHOD: request.method,
-        semconv.PATH: request.path,
-        semconv.REQUEST_HEADERS: redaction.request_headers(request.headers),
-        semconv.REQUEST_BYTES: len(request.body),
-    }
+    attributes[semconv.OPERATION_NAME] = redaction.name(operation.name)
+    attributes[semconv.SERVER_ADDRESS] = redaction.name(attributes[semconv.SERVER_ADDRESS])
+    attributes[semconv.METHOD] = request.method
+    attributes[semconv.PATH] = request.path
+    attributes[semconv.REQUEST_HEADERS] = redaction.request_headers(request.headers)
+    attributes[semconv.REQUEST_BYTES] = len(request.body)
     if request.query:
         attributes[semconv.QUERY] = request.query
     return attributes

@@ -101,9 +101,7 @@ def _moved(cuts: list[int], spans: list[tuple[int, int]], width: int) -> list[in
 
 def request_headers(headers: RawHeaders) -> Headers:
     """The headers of a request that are kept: those that say what was asked, never who asked."""
-    return [
-        (key.decode("latin-1"), _clean(value.decode("latin-1"))) for key, value in headers if _is_kept_of_request(key)
-    ]
+    return [_kept(key, value) for key, value in headers if _is_kept_of_request(key)]
 
 
 def response_headers(headers: Headers) -> Headers:
@@ -119,6 +117,11 @@ def response_headers(headers: Headers) -> Headers:
 @lru_cache(maxsize=1024)
 def _is_kept_of_request(key: bytes) -> bool:
     return key.lower() in _KEPT_OF_REQUEST
+
+
+@lru_cache(maxsize=1024)
+def _kept(key: bytes, value: bytes) -> tuple[str, str]:
+    return key.decode("latin-1"), _clean(value.decode("latin-1"))
 
 
 @lru_cache(maxsize=1024)

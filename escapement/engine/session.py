@@ -158,13 +158,12 @@ class Session:
                 self._go_live(print_, request, operation, lane, step, body)
             self._guards.sent(print_)
             start = time.time_ns()
-            attributes = request_span(operation, request, body) | {
-                semconv.TRACE_ID: self.trace_id,
-                semconv.STEP: step,
-                semconv.LANE: lane,
-                semconv.MODE: self.mode,
-                semconv.FINGERPRINT: print_,
-            }
+            attributes = request_span(operation, request, body)
+            attributes[semconv.TRACE_ID] = self.trace_id
+            attributes[semconv.STEP] = step
+            attributes[semconv.LANE] = lane
+            attributes[semconv.MODE] = self.mode
+            attributes[semconv.FINGERPRINT] = print_
             if bytes_ and not body.secrets:  # a hash of a short secret could be guessed
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)

@@ -52,6 +52,7 @@ _OF_ANSWER: Final = (
 def outlet(settings: Settings) -> Outlet:
     """What measures a run."""
     to = endpoint.find(settings, "metrics")
+    otel.get_meter_provider()  # makes the one that OTEL_PYTHON_METER_PROVIDER names
     if to is not None and _of_application() is None:
         _own(to)  # at once: it cannot be made any more when the program ends
     return Measured(settings, to)
@@ -68,24 +69,22 @@ class Measured(Outlet):
         self._diverged = False
 
     def take(self, records: Sequence[Record]) -> None:
-        if not self._is_heard():
-            return
         for record in records:
             kind = record["record"]
             if kind == "start":
                 self._asked[record["span_id"]] = record
             elif kind == "span":
                 start = self._asked.pop(record["span_id"], None)
-                if start is not None:
+                if start is not None and self._is_heard():
                     answer = record["attributes"]
                     kept = {name: answer[name] for name in _OF_ANSWER if name in answer}
                     self._leave(_Call(start["attributes"] | kept, start["start"], record["end"]))
-            elif kind == "miss":
+            elif kind == "miss" and self._is_heard():
                 self._leave(_Counted(semconv.METRIC_MISSES))
                 if not self._diverged:
                     self._diverged = True
                     self._leave(_Counted(semconv.METRIC_DIVERGENCES))
-            elif kind == "killed":
+            elif kind == "killed" and self._is_heard():
                 self._leave(_Counted(semconv.METRIC_LOOPS))
 
     def serve(self, row: StepRow, record: Record) -> None:
@@ -170,13 +169,13 @@ def _status(attributes: Mapping[str, Any]) -> str:
 
 # -- providers -------------------------------------------------------------------------------------------------------
 
-_NOBODY: Final = type(otel._internal._PROXY_METER_PROVIDER), NoOpMeterProvider
-
-
 def _of_application() -> MeterProvider | None:
-    """The application's meter provider, if it has one by now."""
-    current = otel.get_meter_provider()
-    return None if isinstance(current, _NOBODY) else current
+    """The application's meter provider, if it has one by now.
+
+    Asked at every call, so without `get_meter_provider`, which looks into the environment while there is none.
+    """
+    current: MeterProvider | None = otel._internal._METER_PROVIDER
+    return None if current is None or isinstance(current, NoOpMeterProvider) else current
 
 
 @cache
