@@ -19,7 +19,8 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from escapement.engine import divergence, endings, frames, redaction, spans, usage
+from escapement.engine import endings, frames, redaction, spans, usage
+from escapement.engine.answering import Answering
 from escapement.engine.calls import Call, Exchange, request_span
 from escapement.engine.family import Family, Membership
 from escapement.engine.fingerprint import exact, fingerprint
@@ -72,13 +73,7 @@ class Session:
         self.mode = "record" if source is None else "replay"
         self.status = "running"
         self.error: str | None = None
-        self._source = source
         self.source = source.row if source is not None else None
-        self._until = source.until or 0 if source is not None else 0
-        self._leaves = source is not None and source.leaves
-        self._edited = source.edited if source is not None else frozenset[int]()
-        self._expected = False
-        """Whether what is not in the trace goes live without a warning: the program was told something else."""
         self.member = member
         self.family = family
         """What is shared with other processes, once there are any."""
@@ -98,8 +93,7 @@ class Session:
         self._in_flight = 0
         self._splitter = Splitter(redaction.scrub if settings.redact else None)
         self._normalising = Normalising(settings.normalize, settings.ignore, source.rebuilt if source else frozenset())
-        self._matcher = source.matcher(self._normalising, settings.redact) if source is not None else None
-        self._served: list[tuple[int, str, StepRow]] = []
+        self._answers = Answering(source, settings, self._normalising) if source is not None else None
         self._recording = Recording(settings, self._splitter.reset)
         self.outlets = self._recording.outlets
         self._latched: GuardError | None = None
@@ -139,11 +133,12 @@ class Session:
         with self._lock:
             step = self._number()
             bytes_ = exact(request)
-            print_ = self._matcher.fingerprint_of(bytes_) if self._matcher is not None else None
+            answers = self._answers
+            print_ = answers.fingerprint_of(bytes_) if answers is not None else None
             body = None
             if print_ is None:
                 print_, body = fingerprint(request, self._splitter, lane, self._normalising)
-            row = self._matcher.take(lane, print_) if self._matcher is not None else None
+            row = answers.take(lane, print_) if answers is not None else None
             if row is None and body is None:
                 body = self._splitter.split(request.body, lane)
             error = self._guards.asked(step, lane, print_, request, operation, body, row, self.trace_id)
@@ -151,11 +146,11 @@ class Session:
                 raise self._kill(error)
             self.steps += 1
             if row is not None:
-                (self._serve_edited if row.step in self._edited else self._serve)(step, lane, row)
+                self._serve(step, lane, row)
                 return row
             assert body is not None
-            if self._matcher is not None:
-                self._go_live(print_, request, operation, lane, step, body)
+            if answers is not None and not answers.over:
+                self._go_live(answers, print_, request, operation, lane, step, body)
             self._guards.sent(print_)
             start = time.time_ns()
             attributes = request_span(operation, request, body)
@@ -184,12 +179,12 @@ class Session:
 
     def comes_before(self, row: StepRow) -> StepRow | None:
         """A step that was answered before this one in the recording, and has not been answered yet in the replay."""
-        return self._matcher.comes_before(row) if self._matcher is not None else None
+        return self._answers.comes_before(row) if self._answers is not None else None
 
     def hand_out(self, row: StepRow) -> None:
         """The answer goes to the program now. For a step that the program does not come to: it does not wait for it."""
-        if self._matcher is not None:
-            self._matcher.hand_out(row)
+        if self._answers is not None:
+            self._answers.hand_out(row)
 
     def _exchange(self, call: Call) -> Exchange:
         exchange = call.exchange()
@@ -204,18 +199,21 @@ class Session:
         call.open(self, operation, StepSpan(self, _title(attributes), parent, attributes, pieces, start))
 
     def _serve(self, step: int, lane: str, row: StepRow) -> None:
+        assert self._answers is not None
         self.hits += 1
-        self._served.append((step, lane, row))
+        if row.step in self._answers.edited:
+            self._write_edited(self._answers, step, lane, row)
+            return
+        self._answers.served.append((step, lane, row))
         self._report(self._recording.serve(step, lane, row))
         spans.serve(row, self.trace_id)
 
-    def _serve_edited(self, step: int, lane: str, row: StepRow) -> None:
+    def _write_edited(self, answers: Answering, step: int, lane: str, row: StepRow) -> None:
         """The answer is in no other trace, so it is kept whole, with the request that it was recorded for."""
         assert self.source is not None
         if not self._recording.begun:
             self._fork()
-        self.hits += 1
-        self._expected = not self.settings.strict_replay
+        answers.expected = not answers.strict
         delta, new = self._splitter.describe(self._splitter.split(self.source.request_body(row), lane), lane, step)
         asked = {name: value for name, value in row.attributes.items() if not semconv.is_of_answer(name)} | {
             semconv.TRACE_ID: self.trace_id,
@@ -237,37 +235,20 @@ class Session:
             for row in self.source.steps:
                 if row.step <= last:
                     self.steps = row.step
-                    (self._serve_edited if row.step in self._edited else self._serve)(row.step, row.lane, row)
+                    self._serve(row.step, row.lane, row)
 
-    def _go_live(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
-        """A request that no step answers. It was to go live from `until` on; else it is a miss."""
-        assert self._matcher is not None
-        until = self._until and (step >= self._until or self._matcher.is_beyond(print_) or self._recording.begun)
-        if not (until or self._expected):
-            self._miss(print_, request, operation, lane, step, body)
-        elif not self._recording.begun:
-            self._fork()
-
-    def _miss(self, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body) -> None:
-        """A request that the trace does not know: an error in strict replay, else a fork."""
-        assert self.source is not None
-        assert self._matcher is not None
+    def _go_live(
+        self, answers: Answering, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body
+    ) -> None:
+        """A request that no step answers: it was to go live, or it is a miss. That is an error in strict replay."""
+        if answers.is_to_go_live(print_, step, self._recording.begun):
+            if not self._recording.begun:
+                self._fork()
+            return
         self.misses += 1
-        strict = self.settings.strict_replay and not self._leaves
-        model = operation.model or body.fields.get("model", (0, ""))[1]
-        error = divergence.explain(
-            trace=self.source,
-            matcher=self._matcher,
-            fingerprint=print_,
-            request=redaction.scrub(request.body) if self.redacts else request.body,
-            title=f"{operation.name} {model}".strip(),
-            lane=lane,
-            step=step,
-            normalising=self._normalising,
-            strict=strict,
-        )
+        error = answers.miss(print_, request, operation, lane, step, body)
         self._report({"record": "miss", "divergence": error.as_dict()})
-        if strict:
+        if answers.raises:
             raise error
         first = not self._recording.begun
         if first:
@@ -276,8 +257,8 @@ class Session:
             f"from here on a new trace, {self.trace_id}, keeps what happens" if first else f"kept in {self.trace_id}"
         )
         warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
-        if self._leaves:
-            self._matcher = None
+        if answers.leaves:
+            answers.stop()
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)
@@ -299,25 +280,25 @@ class Session:
 
     def fork(self) -> None:
         """Answer nothing more from the trace. Raises ConfigError if the session does not replay one."""
-        if self._matcher is None or not self.open:
+        if self._answers is None or self._answers.over or not self.open:
             raise ConfigError(
                 "fork() goes live out of a replay, and none is running here: call escapement.replay(trace) first"
             )
         with self._lock:
             if not self._recording.begun:
                 self._fork()
-            self._matcher = None
+            self._answers.stop()
 
     def _fork(self) -> None:
-        assert self._source is not None
+        assert self._answers is not None
         self.mode = "fork"
         try:
-            self._source.adopt()
+            self._answers.adopt()
         except EscapementError as error:
             warn(f"the trace that is replayed cannot be taken into the store: its steps will read as gone ({error})")
         self._begin()
         self._report({"record": "live"})
-        self.keep(*[served_record(*served) for served in self._served])
+        self.keep(*[served_record(*served) for served in self._answers.served])
 
     # -- the trace that is written -------------------------------------------------------------------------------
 
@@ -391,7 +372,8 @@ class Session:
 
     def membership(self, lane: str) -> Membership | None:
         """What another process needs to take part in this run, as `lane`. None where it cannot."""
-        if self._edited:
+        answers = self._answers
+        if answers is not None and answers.edited:
             raise ConfigError(
                 "edits reach no other process: write them into a trace of their own (`escapement edit`) and replay that"
             )
@@ -408,10 +390,10 @@ class Session:
             otel_trace_id=self._recording.otel_trace_id,
             span_id=self._recording.span_id,
             name=self.name,
-            replays=self._source.reference if self._source is not None and self._matcher is not None else "",
+            replays=answers.reference if answers is not None and not answers.over else "",
             strict=self.settings.strict_replay,
-            until=self._until or None,
-            leaves=self._leaves,
+            until=answers.until if answers is not None else None,
+            leaves=answers is not None and answers.leaves,
             live=live,
             lane=lane,
         )
@@ -424,7 +406,8 @@ class Session:
         if self.family is not None:
             self.family.after_fork()
         if self.member is not None:
-            self._served = []
+            if self._answers is not None:
+                self._answers.served = []
             if self.mode == "fork":
                 self._report({"record": "live"})
         self._splitter.reset()
@@ -433,7 +416,7 @@ class Session:
     @property
     def remaining(self) -> int:
         """Recorded steps that the replay has not come to."""
-        return self._matcher.total - self._matcher.served if self._matcher is not None else 0
+        return self._answers.remaining if self._answers is not None else 0
 
 
 def _title(attributes: Mapping[str, Any]) -> str:

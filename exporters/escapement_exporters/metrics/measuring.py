@@ -169,6 +169,7 @@ def _status(attributes: Mapping[str, Any]) -> str:
 
 # -- providers -------------------------------------------------------------------------------------------------------
 
+
 def _of_application() -> MeterProvider | None:
     """The application's meter provider, if it has one by now.
 
