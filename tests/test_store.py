@@ -18,6 +18,7 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,6 +158,30 @@ def test_sealing_twice_at_once_takes_everything_in_once(client: openai.OpenAI, s
     counts = [process.communicate()[0].strip() or b"0" for process in running]
     assert sum(map(int, counts)) >= 4
     assert whole(store) == before
+
+
+def test_what_was_taken_in_is_known_for_many_journals_as_for_one(client: openai.OpenAI, store: Path) -> None:
+    """Asked for many at once, the log is read once; where a commit of it is only in a checkpoint, each is looked up."""
+    place = layout.Layout.of(store)
+    spans = tables.Table(place, "spans")
+    names: list[str] = []
+    for number in range(3):
+        for _ in range(8):
+            with escapement.init("many", storage_dir=store, sealing="manual"):
+                ask(client, f"question {number}")
+        waiting = [path.stem for _, path in sealing.journals(place) if path.stem not in names]
+        with sealing.upkeep(place):
+            assert sealing.seal(place).journals == 8
+        asked = [*names, *waiting, *(f"{name}-not" for name in waiting)]
+        names += waiting
+        spans.refresh()
+        assert spans.holding(asked) == set(names) == {name for name in asked if spans.holds(name)}
+    table = DeltaTable(spans.uri)
+    table.create_checkpoint()
+    os.unlink(Path(spans.uri) / "_delta_log" / f"{1:020}.json")
+    fresh = tables.Table(place, "spans")
+    fresh.refresh()
+    assert fresh.holding([*names, "other"]) == set(names)
 
 
 def test_a_running_trace_is_not_sealed(client: openai.OpenAI, store: Path) -> None:

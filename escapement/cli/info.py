@@ -99,7 +99,7 @@ def _store(store: SpanStore, place: Layout) -> dict[str, Any]:
     found = {name: tables.Table(place, name) for name in (schema.SPANS, schema.PARTS)}
     for table in found.values():
         table.refresh()
-    waiting = [path for _, path in sealing.journals(place) if not found[schema.SPANS].holds(path.stem)]
+    waiting = [path for _, path in sealing.unsealed(sealing.journals(place), found[schema.SPANS])]
     running = sum(journal.has_writer(path) for path in waiting)
     sizes = {name: [int(action["size_bytes"]) for action in table.actions()] for name, table in found.items()}
     here = sum(files(place.root).values())

@@ -322,12 +322,14 @@ class _Check:
         layout = self._layout
         spans = mending.opened(layout, schema.SPANS)
         now = time.time()
-        live = {trace_id for trace_id, path in sealing.journals(layout) if not spans.holds(path.stem)}
+        listed = sealing.journals(layout)
+        waiting = set(sealing.unsealed(listed, spans))
+        live = {trace_id for trace_id, _ in waiting}
         orphans = [trace_id for trace_id in self._orphans if trace_id not in live]
         if orphans:
             self.report.leftovers.append(f"payload of {salvage.some(orphans)}: a deletion was cut off")
-        for _, path in sealing.journals(layout):
-            if spans.holds(path.stem) and abs(now - path.stat().st_mtime) >= sealing.GRACE:
+        for owner, path in listed:
+            if (owner, path) not in waiting and abs(now - path.stat().st_mtime) >= sealing.GRACE:
                 self.report.leftovers.append(f"{path}: in the tables already")
         drafts = [path for path in _drafts(layout) if now - path.stat().st_mtime > _DRAFT_AGE]
         self.report.leftovers += [f"{path}: never finished" for path in drafts]

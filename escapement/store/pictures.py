@@ -75,8 +75,7 @@ class Pictures:
     def _look(self) -> Picture:
         listed = sealing.journals(self._layout)
         self.spans.refresh()
-        live = tuple((trace_id, path) for trace_id, path in listed if not self.spans.holds(path.stem))
-        return Picture(tuple(self.spans.files()), live)
+        return Picture(tuple(self.spans.files()), tuple(sealing.unsealed(listed, self.spans)))
 
     def live(self, picture: Picture, trace_ids: Sequence[str] | None = None) -> Iterable[Segment]:
         for owner, path in picture.journals:

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +58,12 @@ def journals(layout: Layout) -> list[tuple[str, Path]]:
     return [(match.group(1), layout.journals / name) for name in names if (match := _JOURNAL.fullmatch(name))]
 
 
+def unsealed(listed: Sequence[tuple[str, Path]], spans: tables.Table) -> list[tuple[str, Path]]:
+    """Those of the journals that were listed that the table has not taken in."""
+    sealed = spans.holding([path.stem for _, path in listed])
+    return [(trace_id, path) for trace_id, path in listed if path.stem not in sealed]
+
+
 @contextmanager
 def upkeep(layout: Layout, *, wait: float = 60.0) -> Iterator[None]:
     """Hold the store's lock: one process at a time seals, compacts, deletes. Raises StoreError after `wait` seconds."""
@@ -93,21 +99,19 @@ def seal(layout: Layout, *, grace: float = GRACE, progress: Progress = lambda do
     spans, parts = tables.Table(layout, schema.SPANS), tables.Table(layout, schema.PARTS)
     spans.refresh()
     parts.refresh()
-    waiting = [
-        (trace_id, path)
-        for trace_id, path in journals(layout)
-        if not spans.holds(path.stem) and not journal.has_writer(path)
-    ]
+    waiting = [item for item in unsealed(journals(layout), spans) if not journal.has_writer(item[1])]
     sizes = {path: bytes_of(path) for _, path in waiting}
     total, done = sum(sizes.values()), 0
     batch: list[tuple[str, Path]] = []
+    size = 0
     for number, item in enumerate(waiting, 1):
         batch.append(item)
-        if sum(sizes[path] for _, path in batch) >= _BATCH or number == len(waiting):
+        size += sizes[item[1]]
+        if size >= _BATCH or number == len(waiting):
             _seal(layout, batch, spans, parts, sealed)
-            done += sum(sizes[path] for _, path in batch)
+            done += size
             progress(done, total)
-            batch = []
+            batch, size = [], 0
     if sealed.journals:
         with contextlib.suppress(OSError):
             shell.write(layout)
@@ -120,10 +124,10 @@ def sweep(layout: Layout, *, grace: float = GRACE) -> int:
     spans = tables.Table(layout, schema.SPANS)
     spans.refresh()
     removed = 0
+    paths = [path for _, path in journals(layout)]
+    sealed = spans.holding([path.stem for path in paths])
     # A clock that was set back makes a journal come from the future: that is no reason to keep it.
-    done = [
-        path for _, path in journals(layout) if spans.holds(path.stem) and abs(time.time() - changed(path)) >= grace
-    ]
+    done = [path for path in paths if path.stem in sealed and abs(time.time() - changed(path)) >= grace]
     try:
         for name in (schema.PARTS, schema.SPANS) if done and layout.remote is None else ():
             tables.flush(layout.table(name))  # the tables have what the journals had, even if the power goes
@@ -143,6 +147,7 @@ def _seal(
     names: list[str] = []
     span_rows: list[columns.Row] = []
     part_rows: list[columns.Row] = []
+    kept = parts.holding([path.stem for _, path in batch])
     for trace_id, path in batch:
         try:
             segment = segments.read(path, trace_id)
@@ -160,11 +165,11 @@ def _seal(
             _keep_damaged(layout, path)
         names.append(path.stem)
         span_rows += mine
-        if not parts.holds(path.stem):
+        if path.stem not in kept:
             part_rows += pieces
     if not names:
         return
-    new = [name for name in names if not parts.holds(name)]
+    new = [name for name in names if name not in kept]
     if new:
         part_rows.sort(key=lambda row: (row["date"], row["trace_id"]))
         parts.append(tables.arrow(schema.PARTS, part_rows), new)

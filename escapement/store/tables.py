@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable, WriterProperties
 
 ROWS_PER_GROUP: Final = 20_000
+_FEW: Final = 16  # journals that are asked for one by one: Delta then goes through its whole log for each
 _CONFIGURATION = {
     # Statistics only of what files are chosen by: never of what somebody said.
     "delta.dataSkippingStatsColumns": "trace_id,journal,start_unix_nano",
@@ -44,6 +45,8 @@ class Table:
         self.is_local = layout.remote is None
         self._found: DeltaTable | None = None
         self._sound = -1
+        self._taken_in: set[str] = set()
+        self._taken_in_at = -1
 
     def refresh(self) -> None:
         """Look at the newest version from here on. Raises StoreError."""
@@ -94,6 +97,26 @@ class Table:
         """Whether this version has taken a journal in."""
         return self._found is not None and self._found.transaction_version(journal) is not None
 
+    def holding(self, journals: Sequence[str]) -> set[str]:
+        """Those of some journals that this version has taken in."""
+        if self.is_local and len(journals) > _FEW and self._read_log():
+            return self._taken_in.intersection(journals)
+        return {journal for journal in journals if self.holds(journal)}
+
+    def _read_log(self) -> bool:
+        """Read which journals the commits since the last time took in. False where a commit is only in a checkpoint."""
+        if self.version < self._taken_in_at:  # made anew meanwhile
+            self._taken_in, self._taken_in_at = set(), -1
+        for version in range(self._taken_in_at + 1, self.version + 1):
+            try:
+                with open(_commit(self.uri, version), "rb") as file:
+                    actions = [orjson.loads(line) for line in file if line.startswith(b'{"txn"')]
+            except FileNotFoundError:
+                return False
+            self._taken_in.update(action["txn"]["appId"] for action in actions)
+            self._taken_in_at = version
+        return True
+
     def dataset(self) -> Any:
         """The table as a pyarrow dataset: for stores that DuckDB cannot reach by itself."""
         assert self._found is not None
@@ -117,7 +140,7 @@ class Table:
 
         with self._writing():
             table = self._open_or_make()
-            if any(table.transaction_version(journal) is not None for journal in journals):
+            if self.holding(journals):
                 raise StoreError(f"another process has sealed into {self.uri} at the same time: nothing is lost")
             write_deltalake(
                 table,
@@ -203,7 +226,7 @@ def _verify_log(uri: str, version: int) -> None:
 
     Delta takes a file that stops at the end of a line, or at once, for a commit that did less.
     """
-    path = os.path.join(uri, "_delta_log", f"{version:020}.json")
+    path = _commit(uri, version)
     try:
         with open(path, "rb") as file:
             actions = [orjson.loads(line) for line in file]
@@ -213,6 +236,11 @@ def _verify_log(uri: str, version: int) -> None:
     files = sum("add" in action for action in actions)
     if said is None or (said.get("operationMetrics") or {}).get("num_added_files", files) != files:
         raise OSError(f"{path} ends early")
+
+
+def _commit(uri: str, version: int) -> str:
+    """The file of the log that holds one commit."""
+    return os.path.join(uri, "_delta_log", f"{version:020}.json")
 
 
 def flush(folder: str) -> None:
