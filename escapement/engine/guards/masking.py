@@ -1,7 +1,7 @@
 """What makes the same thing look new: ids, times and counters; and what a failed tool looks like.
 
 Two texts are alike when they are the same once these are masked. Masking costs about 0.1 µs a character, so `alike`
-masks only what lies between the first and the last difference of two texts, and nothing where there are no digits.
+looks first at where two texts part: most part at a word, and then nothing is masked.
 """
 
 from __future__ import annotations
@@ -77,10 +77,21 @@ def alike(one: str, other: str, *, ids: bool = True) -> bool:
     # Only what lies between a common beginning and a common end has to be masked, with what gives it its meaning.
     most = min(len(one), len(other))
     start = _common(lambda size: one[:size] == other[:size], most)
+    if not (_is_masked_at(one, start, ids) and _is_masked_at(other, start, ids)):
+        return False
     end = _common(lambda size: one[len(one) - size :] == other[len(other) - size :], most - start)
     start, end = max(0, start - _NEAR), max(0, end - _NEAR)
     one, other = one[start : len(one) - end], other[start : len(other) - end]
-    return bool(_DIGIT(one) and _DIGIT(other)) and masked(one, ids=ids) == masked(other, ids=ids)
+    return masked(one, ids=ids) == masked(other, ids=ids)
+
+
+def _is_masked_at(text: str, place: int, ids: bool) -> bool:
+    """Whether something at a place of a text (or up to it) is masked."""
+    before = max(0, place - _NEAR)
+    near, place = text[before : place + _NEAR], place - before
+    if _DIGIT(near) is None:
+        return False
+    return any(found.start() <= place <= found.end() for found in (_ALL if ids else _PASSING).finditer(near))
 
 
 def _common(same: Callable[[int], bool], most: int) -> int:
