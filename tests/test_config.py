@@ -34,6 +34,7 @@ OTHER: dict[str, Any] = {
     "prices_file": "own.toml",
     "otlp_endpoint": "http://localhost:4318",
     "instrumentors": ["openai"],
+    "keep_spans": True,
 }
 
 
@@ -76,6 +77,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         "prices_file": None,
         "otlp_endpoint": None,
         "instrumentors": (),
+        "keep_spans": False,
     }
     assert set(settings.origins.values()) == {"default"}
 

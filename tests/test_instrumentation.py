@@ -27,6 +27,7 @@ import websockets.client
 import websockets.sync.client
 
 import escapement
+from escapement.engine import runs
 from tests.conftest import ask
 from tests.provider import Provider
 
@@ -178,6 +179,11 @@ def test_without_any_sdk(tmp_path: Any) -> None:
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "completed\n", "")
+
+
+def test_an_instrumentor_is_named_by_its_package_where_several_share_a_name() -> None:
+    chosen = [runs._package(*runs._chosen([name])[-1:]) for name in ("openai", "openinference-instrumentation-openai")]
+    assert chosen == ["opentelemetry-instrumentation-openai", "openinference-instrumentation-openai"]
 
 
 def test_beside_traceloops_instrumentor(client: openai.OpenAI, provider: Provider) -> None:

@@ -33,6 +33,7 @@ def writable(settings: Settings) -> Layout:
 def compact() -> None:
     """Move the journals of finished runs into the tables, and merge small files of those."""
     store = writable(resolve())
+    take_in(resolve().storage_dir)
     with sealing.upkeep(store), output.progress("Compacting") as progress:
         done = upkeep.compact(store, progress=progress)
     sealed = done.sealed
@@ -49,6 +50,16 @@ def compact() -> None:
         typer.echo(f"escapement: {store.journals / journal} stays as it is: {reason}", err=True)
     if sealed.failed:
         raise typer.Exit(1)
+
+
+def take_in(storage_dir: Path | str) -> None:
+    """Make traces of the spans that a collector or an exporter that was killed had taken in."""
+    from escapement_exporters.collect.intake import Intake
+
+    if any(Layout.of(storage_dir).root.glob("intake/*.jsonl")):
+        intake = Intake(storage_dir)
+        intake.keep_all()
+        intake.close()
 
 
 @app.command("vacuum")

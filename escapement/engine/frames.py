@@ -16,7 +16,7 @@ from opentelemetry import trace as otel
 from opentelemetry.context import Context
 
 from escapement.engine import redaction, spans
-from escapement.engine.spans import Sink
+from escapement.engine.overheard import Sink
 from escapement.words import semconv
 
 _current: ContextVar[Frame | None] = ContextVar("escapement_frame", default=None)

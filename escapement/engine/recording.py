@@ -21,7 +21,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 
-from escapement.engine import callers, exporting, redaction, revision, spans
+from escapement.engine import callers, exporting, redaction, revision, spans, telemetry
 from escapement.engine.family import Membership
 from escapement.store import layout, sealing
 from escapement.store.journal import Journal, Record
@@ -114,10 +114,10 @@ class Recording:
                 "origin": {
                     "host": socket.gethostname(),
                     "pid": os.getpid(),
-                    "service": spans.service_name(),
+                    "service": telemetry.service_name(),
                     "program": os.path.basename(sys.argv[0]) if sys.argv else "",
                     "python": platform.python_version(),
-                    "escapement": spans.own_version(),
+                    "escapement": telemetry.own_version(),
                     "commit": revision.of_program(),
                 },
             }

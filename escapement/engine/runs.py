@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import Any
 
-from escapement.engine import lanes, processes
+from escapement.engine import lanes, processes, telemetry
 from escapement.engine.lanes import Scope
 from escapement.engine.session import Session
 from escapement.words.errors import ConfigError
@@ -120,22 +120,29 @@ def _entry_points() -> tuple[EntryPoint, ...]:
 
 
 def _chosen(names: Iterable[str]) -> list[EntryPoint]:
-    """Our instrumentors, and those that the user asked for by name."""
-    points = {point.name: point for point in _entry_points()}
-    chosen = [point for name, point in points.items() if name.startswith(OURS)]
+    """Our instrumentors, and those that the user asked for: by name, or by the package that brings them."""
+    points = _entry_points()
+    chosen = [point for point in points if point.name.startswith(OURS)]
     if not chosen:
         raise ConfigError(
             "Escapement is imported but not installed, so nothing would see the calls: install it with pip "
             "(its hooks are found by their entry points)"
         )
     for name in names:
-        if name not in points:
-            others = ", ".join(sorted(other for other in points if not other.startswith(OURS))) or "none"
+        named = [point for point in points if name in (point.name, _package(point))]
+        if not named:
+            others = ", ".join(sorted({point.name for point in points if not point.name.startswith(OURS)})) or "none"
             raise ConfigError(
                 f"instrumentors names {name!r}, and no such instrumentor is installed (installed: {others})"
             )
-        chosen.append(points[name])
+        # Several packages use the plain names of SDKs: that which is called after OpenTelemetry's habit goes first.
+        usual = f"opentelemetry-instrumentation-{name}"
+        chosen.append(next((point for point in named if _package(point) == usual), named[0]))
     return chosen
+
+
+def _package(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else ""
 
 
 def _switch_on(wanted: Iterable[EntryPoint]) -> None:
@@ -161,6 +168,7 @@ def _switch_off() -> None:
             instrumentor.uninstrument()
     lanes.remove()
     processes.remove()
+    telemetry.step_back()
     _unhook_exit()
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from opentelemetry.context import Context
 
-from escapement.engine import endings, frames, redaction, spans, usage
+from escapement.engine import endings, frames, overheard, redaction, spans, telemetry, usage
 from escapement.engine.answering import Answering
 from escapement.engine.calls import Call, Exchange, request_span
 from escapement.engine.family import Family, Membership
@@ -65,6 +65,8 @@ class Session:
         # A `member` takes part in a run that another process began.
         self.settings = settings
         self.redacts = settings.redact
+        self.keeps_spans = settings.keep_spans
+        """Whether the spans of the application's own provider are in the trace, too."""
         self.name = name
         self.tags = tuple(tags)
         self.metadata = dict(metadata or {})
@@ -100,7 +102,9 @@ class Session:
         self._guards = Guards(settings, prices, warn, self.source)
         if family is not None:
             self._guards.join(family.folder)
-        spans.become_global()
+        telemetry.stand_in()
+        if overheard.wanted(self):
+            telemetry.overhear()
         if source is None:
             self._begin()
         elif member is not None and member.live:

@@ -248,6 +248,7 @@ SETTINGS: Mapping[str, Setting] = {
         None, _endpoint, "an OpenTelemetry collector to send slim spans and metrics to, such as `http://localhost:4318`"
     ),
     "instrumentors": Setting((), _names, "other OpenTelemetry instrumentors to switch on beside ours"),
+    "keep_spans": Setting(False, _boolean, "keep the spans of the application's own provider in the trace, too"),
 }
 
 
@@ -286,6 +287,7 @@ class EscapementConfig:
     prices_file: str | os.PathLike[str] | None = None
     otlp_endpoint: str | None = None
     instrumentors: Sequence[str] | None = None
+    keep_spans: bool | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.given().items():
@@ -324,6 +326,7 @@ class Settings:
     prices_file: Path | None
     otlp_endpoint: str | None
     instrumentors: tuple[str, ...]
+    keep_spans: bool
     origins: Mapping[str, str]
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from escapement.engine.exporting import Outlet
-from escapement.engine.spans import own_version, service_name
+from escapement.engine.telemetry import own_version, service_name
 from escapement.store import segments
 from escapement.store.journal import Record
 from escapement.store.rows import StepRow, TraceRow

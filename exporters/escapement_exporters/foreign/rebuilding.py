@@ -124,7 +124,9 @@ def _calls(spans: Sequence[Span]) -> list[_Call]:
             continue
         twin = span.parent if span.parent in calls else by_answer.get(told.id, "") if told.id else ""
         if twin in calls:
-            calls[span.span_id] = calls[twin] = _joined(calls[twin], _Call(span, told))
+            before = calls[twin]
+            calls[span.span_id] = joined = _joined(before, _Call(span, told))
+            calls |= dict.fromkeys([known for known, call in calls.items() if call is before], joined)
         else:
             calls[span.span_id] = _Call(span, told)
         if told.id:

@@ -21,7 +21,7 @@ from opentelemetry.metrics import Meter, MeterProvider, NoOpMeterProvider
 
 from escapement.engine import usage
 from escapement.engine.exporting import Outlet
-from escapement.engine.spans import own_version
+from escapement.engine.telemetry import own_version
 from escapement.store.journal import Record
 from escapement.store.prices import Prices
 from escapement.store.rows import StepRow

@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import Resource
 
-from escapement.engine.spans import own_version, service_name
+from escapement.engine.telemetry import own_version, service_name
 from escapement_exporters.otlp.endpoint import Endpoint
 from escapement_exporters.otlp.sending import connect
 

@@ -82,7 +82,4 @@ def has_provider() -> bool:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
 
-    from escapement.engine.spans import provider
-
-    current = trace.get_tracer_provider()
-    return isinstance(current, TracerProvider) and current is not provider()
+    return isinstance(trace.get_tracer_provider(), TracerProvider)
