@@ -20,6 +20,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from escapement.engine import usage
 from escapement.engine.guards import Guards
 from escapement.providers import answer_document, recognise
 from escapement.store.pieces import Body, Splitter
@@ -89,10 +90,11 @@ def measure(steps: list[Step], **settings: Any) -> dict[int, float]:
     windows = {10: 0, len(steps): 0}
     for number, step in enumerate(steps, 1):
         request = Request("POST", _ORIGIN, _PATH, "", (), step.body.raw)
+        use = usage.use_of(step.asked, step.answered, time.time_ns())  # which the run itself has made
         began = time.process_time_ns()
         error = guards.asked(number, "main", f"1:{number}", request, operation, step.body, None, "tr_0")
         guards.sent(f"1:{number}")
-        guards.answered(step.asked, step.answered, operation, step.document, began)
+        guards.answered(step.asked, step.answered, operation, step.document, use)
         spent = time.process_time_ns() - began
         assert error is None
         assert not guards.broken

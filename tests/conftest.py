@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import anthropic
 import openai
 import pytest
 
 import escapement
+from escapement.engine.frames import Frame
+from escapement.engine.spans import StepSpan
+from escapement.providers import recognise
 from escapement.store.traces import SpanStore
+from escapement.words import semconv
+from tests import conventions
 from tests.provider import Provider
 
 
@@ -29,6 +35,42 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     while escapement.stop() is not None:
         pass
     assert left is None, f"the test left a run open: {left!r}"
+
+
+@pytest.fixture(autouse=True)
+def conventional(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every span of ours that a test makes in this process is one that the GenAI conventions allow."""
+    found: list[str] = []
+    end_step, end_frame = StepSpan.end, Frame.end
+
+    def step(span: StepSpan, answered: Mapping[str, Any], end: int) -> None:
+        attributes = {**span.asked, **answered}
+        # A program may send what no model can be asked for, and an SDK what nobody knows: that is called by its path.
+        broken = attributes.get(semconv.STATUS, 0) >= 400 or semconv.FAILURE_TYPE in attributes
+        known = recognise("POST", attributes[semconv.PATH], "") is not None
+        found.extend(
+            f"{span._name}: {complaint}"
+            for complaint in conventions.complaints(span._name, "CLIENT", attributes, model_may_miss=broken)
+            if known or not complaint.startswith("gen_ai.operation.name has no value")
+        )
+        if broken and semconv.ERROR_TYPE not in attributes:
+            found.append(f"{span._name}: it failed, and error.type is missing")
+        end_step(span, answered, end)
+
+    def frame(span: Frame, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:
+        ended = span.ended
+        end_frame(span, attributes, error)
+        known = {**span._attributes, **attributes}
+        if not ended and semconv.OPERATION_NAME in known:
+            found.extend(
+                f"{span._name}: {complaint}" for complaint in conventions.complaints(span._name, "INTERNAL", known)
+            )
+
+    monkeypatch.setattr(StepSpan, "end", step)
+    monkeypatch.setattr(Frame, "end", frame)
+    yield
+    if found:
+        pytest.fail("spans against the conventions:\n" + "\n".join(sorted(set(found))), pytrace=False)
 
 
 @pytest.fixture

@@ -94,7 +94,8 @@ class Call:
         if self._done or self.session is None:
             return
         self._done = True
-        attributes = exchange.attributes(self._operation, self.session.redacts)
+        provider = self._span.asked.get(semconv.PROVIDER_NAME, "")
+        attributes = exchange.attributes(self._operation, self.session.redacts, provider)
         if self._attempts:
             attributes[semconv.ATTEMPTS] = [*self._attempts, exchange.summary()]
         if self._raised and exchange.failure is not None:
@@ -197,7 +198,7 @@ class Exchange:
             attempt["body"] = body[:_BODY_OF_ATTEMPT].decode("utf-8", "replace")
         return attempt
 
-    def attributes(self, operation: Operation, redact: bool) -> dict[str, Any]:
+    def attributes(self, operation: Operation, redact: bool, provider: str) -> dict[str, Any]:
         """Everything about the answer, for the span."""
         attributes: dict[str, Any] = {semconv.RESPONSE_ELAPSED: self.elapsed}
         if self.failure is not None:
@@ -255,7 +256,7 @@ class Exchange:
                 attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK] = times[0] / 1e6
         if self.status >= 400:
             attributes[semconv.ERROR_TYPE] = str(self.status)
-        attributes.update(answer_attributes(operation, document))
+        attributes.update(answer_attributes(operation, document, provider))
         self.document = document
         return attributes
 

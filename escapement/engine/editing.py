@@ -14,7 +14,7 @@ from escapement.words import semconv
 from escapement.words.errors import ConfigError
 from escapement.words.http import content_type
 
-_OF_THE_ANSWER = ("gen_ai.response.", "gen_ai.usage.")
+_OF_THE_ANSWER = ("gen_ai.response.", "gen_ai.usage.", "openai.response.")
 _OF_ITS_BYTES = (
     semconv.RESPONSE_BODY, semconv.RESPONSE_BODY_BASE64, semconv.RESPONSE_CHUNKS, semconv.RESPONSE_WIRE,
     semconv.RESPONSE_ENCODED, semconv.RESPONSE_ENDING, semconv.ATTEMPTS,
@@ -61,7 +61,8 @@ def _edited(step: StepRow, wanted: Edit) -> tuple[StepRow, list[str]]:
         for name, value in attributes.items()
         if name not in _OF_ITS_BYTES and not name.startswith(_OF_THE_ANSWER)
     }
-    rest |= answer_attributes(operation, answer_document(operation, body, kind))
+    provider = step.attributes.get(semconv.PROVIDER_NAME, "")
+    rest |= answer_attributes(operation, answer_document(operation, body, kind), provider)
     rest[semconv.RESPONSE_HEADERS] = [
         (name, str(len(body)) if name.lower() == "content-length" else value)
         for name, value in attributes[semconv.RESPONSE_HEADERS]

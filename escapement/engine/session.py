@@ -274,9 +274,10 @@ class Session:
         with self._lock:
             self._in_flight -= 1
             began = time.time_ns() - answered.get(semconv.RESPONSE_ELAPSED, 0)
+            use = usage.use_of(asked, answered, began)
             if 0 < answered.get(semconv.STATUS, 0) < 400:
-                self.ledger.add(asked, answered, began)
-            self._guards.answered(asked, answered, operation, document, began)
+                self.ledger.count(use)
+            self._guards.answered(asked, answered, operation, document, use)
             if self._recording.length >= _SEGMENT and not self._in_flight:
                 self._recording.go_on()
 

@@ -116,6 +116,8 @@ def request_attributes(operation: Operation, request: Request, fields: Mapping[s
     # A body of an unexpected shape has fewer attributes; it is recorded all the same.
     with suppress(TypeError, ValueError, AttributeError, KeyError):
         attributes.update(operation.request(fields))
+        if attributes[semconv.PROVIDER_NAME] == "openai":
+            attributes.update(openai.own_request(fields))
     return attributes
 
 
@@ -141,10 +143,11 @@ def answer_document(operation: Operation, body: bytes, content_type: str) -> Map
     return document if isinstance(document, dict) else {}
 
 
-def answer_attributes(operation: Operation, document: Mapping[str, Any]) -> Attributes:
-    """`gen_ai.*` attributes of an answer."""
+def answer_attributes(operation: Operation, document: Mapping[str, Any], provider: str = "") -> Attributes:
+    """`gen_ai.*` attributes of an answer, and those of its provider's own (a value of `gen_ai.provider.name`)."""
     try:
-        return {key: value for key, value in operation.answer(document).items() if value is not None}
+        found = {key: value for key, value in operation.answer(document).items() if value is not None}
+        return found | openai.own_answer(document) if provider == "openai" else found
     except (TypeError, ValueError, AttributeError, KeyError):
         return {}
 

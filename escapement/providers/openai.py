@@ -44,7 +44,35 @@ def request(fields: Document) -> Attributes:
     shape = fields.get("response_format") or (fields.get("text") or {}).get("format")
     if isinstance(shape, dict):
         attributes[semconv.OUTPUT_TYPE] = "json" if str(shape.get("type", "")).startswith("json") else "text"
+    conversation = fields.get("conversation")
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    if isinstance(conversation, str):
+        attributes[semconv.CONVERSATION_ID] = conversation
     return attributes
+
+
+def _image_request(fields: Document) -> Attributes:
+    return request(fields) | {semconv.OUTPUT_TYPE: "image"}
+
+
+def _speech_request(fields: Document) -> Attributes:
+    return request(fields) | {semconv.OUTPUT_TYPE: "speech"}
+
+
+def own_request(fields: Document) -> Attributes:
+    """What only OpenAI itself has in a request, of the protocol that others speak too."""
+    tier = fields.get("service_tier")
+    return {semconv.OPENAI_REQUEST_SERVICE_TIER: tier} if isinstance(tier, str) and tier != "auto" else {}
+
+
+def own_answer(document: Document) -> Attributes:
+    """What only OpenAI itself has in an answer."""
+    names = (
+        ("service_tier", semconv.OPENAI_RESPONSE_SERVICE_TIER),
+        ("system_fingerprint", semconv.OPENAI_SYSTEM_FINGERPRINT),
+    )
+    return {name: document[key] for key, name in names if isinstance(document.get(key), str)}
 
 
 def usage(counts: Any) -> Attributes:
@@ -78,7 +106,7 @@ def _gather_chat(events: Iterable[Event]) -> Document:
     whole: dict[str, Any] = {}
     choices: dict[int, dict[str, Any]] = {}
     for _, chunk in events:
-        for key in ("id", "model", "usage", "error"):
+        for key in ("id", "model", "usage", "error", "service_tier", "system_fingerprint"):
             if chunk.get(key):
                 whole[key] = chunk[key]
         if (chunk.get("x_groq") or {}).get("usage"):
@@ -129,9 +157,10 @@ def _thought(message: Document) -> str:
     if isinstance(thought, str):
         return thought
     content = message.get("content")
-    parts = content if isinstance(content, list) else ()
+    if not isinstance(content, list):
+        return ""
     return "".join(
-        text(part.get("thinking")) for part in parts if isinstance(part, dict) and part.get("type") == "thinking"
+        text(part.get("thinking")) for part in content if isinstance(part, dict) and part.get("type") == "thinking"
     )
 
 
@@ -281,7 +310,7 @@ _RESPONSES = Operation(
     rewrite=responses_answers.rewrite,
     split=responses_answers.split,
 )
-_IMAGES = Operation("image_generation", "openai", request, _chat_answer, asked=_images_asked, said=_images_said)
+_IMAGES = Operation("image_generation", "openai", _image_request, _chat_answer, asked=_images_asked, said=_images_said)
 _TRANSCRIPTION = Operation("transcription", "openai", request, _chat_answer, asked=_file_asked, said=_text_said)
 
 OPERATIONS = {
@@ -295,7 +324,7 @@ OPERATIONS = {
     "images/generations": _IMAGES,
     "images/edits": replace(_IMAGES, name="image_edit"),
     "images/variations": replace(_IMAGES, name="image_variation"),
-    "audio/speech": Operation("speech", "openai", request, asked=_input_asked),
+    "audio/speech": Operation("speech", "openai", _speech_request, asked=_input_asked),
     "audio/transcriptions": _TRANSCRIPTION,
     "audio/translations": replace(_TRANSCRIPTION, name="translation"),
     "moderations": Operation("moderation", "openai", request, _chat_answer, asked=_input_asked, said=_moderation_said),

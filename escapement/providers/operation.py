@@ -25,11 +25,17 @@ def _last(events: Iterable[Event]) -> Document:
 
 
 def named(fields: Document, names: Mapping[str, str]) -> Attributes:
-    """The plain values of a body, under the attribute names that they have by convention."""
+    """The plain values of a body, under the attribute names and of the types that they have by convention."""
     attributes: Attributes = {}
     for key, value in fields.items():
         name = names.get(key)
-        if name is not None and isinstance(value, str | int | float):
+        if name is None:
+            continue
+        if type(value) is str and name not in semconv.DOUBLES and name not in semconv.INTEGERS:
+            attributes[name] = value
+        elif type(value) in (int, float) and name in semconv.DOUBLES:
+            attributes[name] = float(value)
+        elif type(value) is int and name in semconv.INTEGERS:
             attributes[name] = value
     if fields.get("stream") is True:
         attributes[semconv.REQUEST_STREAM] = True

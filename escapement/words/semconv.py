@@ -47,6 +47,7 @@ USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 USAGE_CACHE_READ: Final = "gen_ai.usage.cache_read.input_tokens"
 USAGE_CACHE_WRITE: Final = "gen_ai.usage.cache_write.input_tokens"
 USAGE_REASONING: Final = "gen_ai.usage.reasoning.output_tokens"
+CONVERSATION_ID: Final = "gen_ai.conversation.id"
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
 TOKEN_TYPE: Final = "gen_ai.token.type"
@@ -64,6 +65,16 @@ TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 TOOL_CALL_RESULT: Final = "gen_ai.tool.call.result"
 RETRIEVAL_QUERY_TEXT: Final = "gen_ai.retrieval.query.text"
 EMBEDDINGS_DIMENSION_COUNT: Final = "gen_ai.embeddings.dimension.count"
+
+OPENAI_REQUEST_SERVICE_TIER: Final = "openai.request.service_tier"
+OPENAI_RESPONSE_SERVICE_TIER: Final = "openai.response.service_tier"
+OPENAI_SYSTEM_FINGERPRINT: Final = "openai.response.system_fingerprint"
+
+DOUBLES: Final = frozenset(
+    {REQUEST_TEMPERATURE, REQUEST_TOP_P, REQUEST_TOP_K, REQUEST_FREQUENCY_PENALTY, REQUEST_PRESENCE_PENALTY}
+)
+"""Numbers that are doubles however a program writes them; the other numbers of a request are whole."""
+INTEGERS: Final = frozenset({REQUEST_MAX_TOKENS, REQUEST_SEED, REQUEST_CHOICE_COUNT, EMBEDDINGS_DIMENSION_COUNT})
 
 # --- Escapement -----------------------------------------------------------------------------------------------------
 TRACE_ID: Final = "escapement.trace.id"
@@ -127,7 +138,9 @@ METRIC_MISSES: Final = "escapement.replay.misses"
 STRUCTURED: Final = frozenset({REQUEST_HEADERS, RESPONSE_HEADERS, RESPONSE_REDIRECTS, FAILURE_CAUSES})
 """What the journal holds as JSON values; attributes of a span hold it as JSON text."""
 
-_OF_ANSWER: Final = ("escapement.response.", "escapement.failure.", "gen_ai.response.", "gen_ai.usage.")
+_OF_ANSWER: Final = (
+    "escapement.response.", "escapement.failure.", "gen_ai.response.", "gen_ai.usage.", "openai.response.",
+)  # fmt: skip
 
 
 def is_of_answer(name: str) -> bool:

@@ -68,7 +68,8 @@ class Reader:
             after = self._answers.get(str(answer[1]), after)
         elif not after and self._answers:
             after = self._answers.get(path.rpartition("/")[2], 0)
-        return after, tuple(self._uses(after, messages)), "\n".join(_news(messages))
+        news = [message.text for message in messages if message.role not in ("assistant", "tool")]
+        return after, tuple(self._uses(after, messages)), "\n".join(news)
 
     def answer(self, step: int, attributes: Mapping[str, Any], said: Sequence[Message]) -> None:
         """Take note of what may come back in a later request."""
@@ -125,13 +126,12 @@ class Reader:
         return after, _last_turn(messages)
 
     def _uses(self, after: int, messages: Sequence[Message]) -> Iterator[Use]:
-        if not any(message.role == "tool" for message in messages):
+        results = [message for message in messages if message.role == "tool"]
+        if not results:
             return
         # Of protocols that go on from an answer the calls are not sent again.
         calls = [call for message in messages for call in message.tool_calls] or list(self._calls.get(after, ()))
-        for message in messages:
-            if message.role != "tool":
-                continue
+        for message in results:
             call = _answered(calls, message.answers)
             name, given = (call.name, call.arguments) if call is not None else (message.answers, "")
             given = masking.arguments(given) if len(given) <= _CANONICAL else given
@@ -182,7 +182,3 @@ def _last_turn(messages: Sequence[Message]) -> list[Message]:
 def _is_before_turn(read: Sequence[Message], turn: Sequence[Message]) -> bool:
     """Whether messages come before a turn that begins with what the model said."""
     return bool(turn) and turn[0].role == "assistant" and any(message.role != "assistant" for message in read)
-
-
-def _news(messages: Sequence[Message]) -> Iterator[str]:
-    return (message.text for message in messages if message.role not in ("assistant", "tool"))

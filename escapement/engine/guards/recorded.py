@@ -78,8 +78,8 @@ def answered(
     except _UNEXPECTED:
         return Answered(step, lane, at, tokens=tokens, cost=cost)
     reader.answer(step, attributes, said)
-    text = "\n".join(message.text for message in said)
-    calls = sum(len(message.tool_calls) for message in said)
+    text = "\n".join([message.text for message in said])
+    calls = sum([len(message.tool_calls) for message in said])
     # Readers close streams when they have seen the end. Of one that was closed before, more might have come.
     read = bool(text or calls or ending == "end" or attributes.get(semconv.RESPONSE_FINISH_REASONS))
     return Answered(step, lane, at, read, text, calls, tokens, cost)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """A tool that was used: `arguments` in canonical form, `failed` if its result is an error."""
 
     name: str
@@ -16,8 +15,7 @@ class Use:
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """A step when it is asked for, before anything is sent.
 
     `after` is the step whose request it goes on from (0: none); `uses` and `news` are only what is new since then:
@@ -39,8 +37,7 @@ class Asked:
     news: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """A step when it has ended. `read` says that there is a whole answer of a chat: its `text`, and how many `calls`
     of tools it asks for. `cost` is in US dollars, None where it is not known.
     """

@@ -169,13 +169,12 @@ class Guards:
         answered: Mapping[str, Any],
         operation: Operation,
         document: Mapping[str, Any],
-        start: int,
+        use: usage.Use,
     ) -> None:
         """A live call has ended."""
         self._flying[asked[semconv.FINGERPRINT]] -= 1
         if not self._flying[asked[semconv.FINGERPRINT]]:
             del self._flying[asked[semconv.FINGERPRINT]]
-        use = usage.use_of(asked, answered, start)
         cost = self._prices.cost(*use) if self._budgets.priced else 0.0
         seen = recorded.answered(
             self._reader,
