@@ -19,7 +19,7 @@ from escapement.store.journal import Record
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import ids, semconv
 from escapement_exporters import content
-from escapement_exporters.spans import RunSpans, Span, resource
+from escapement_exporters.spans import RunSpans, Span, resource, surroundings
 
 if TYPE_CHECKING:
     from escapement_exporters.export.pipeline import Pipeline
@@ -235,4 +235,4 @@ class Run(Outlet):
 
 def _resource(row: TraceRow) -> Mapping[str, Any]:
     """Of a run that is under way: how it ends is not known yet."""
-    return {name: value for name, value in resource(row).items() if name != "escapement.trace.status"}
+    return {name: value for name, value in resource(row, surroundings()).items() if name != "escapement.trace.status"}
