@@ -151,25 +151,26 @@ class RunSpans:
         return span
 
     def _remember(self, step: StepRow) -> None:
-        self._calls |= dict.fromkeys((step.parent_span_id, step.attributes.get(semconv.RESPONSE_ID)))
+        ids = (step.parent_span_id, step.attributes.get(semconv.RESPONSE_ID))
+        self._calls |= dict.fromkeys(filter(None, ids))
         while len(self._calls) > 2 * max(_RECENT, len(self._row.steps)):
             del self._calls[next(iter(self._calls))]
 
-    def _is_told(self, record: Mapping[str, Any]) -> bool:
+    def _is_told(self, record: Mapping[str, Any], around: bool = False) -> bool:
         """Whether a span of others is about a call that a step is, too."""
         about = record["attributes"]
         if not any(str(about.get(kind)).lower() in _CALLS for kind in _KINDS):
             return False
-        told = record["span_id"] in self._calls or (about.get(semconv.RESPONSE_ID) or "") in self._calls
+        told = around or record["span_id"] in self._calls or about.get(semconv.RESPONSE_ID) in self._calls
         if told and record.get("parent"):
             self._calls[record["parent"]] = None  # there may be another one around it
         return told
 
-    def other(self, record: Mapping[str, Any], content: bool) -> Span:
-        """A span of other instrumentation, or of a frame. Where it is about a call that is a step, what was used is
-        said there: nobody is to count it twice."""
+    def other(self, record: Mapping[str, Any], content: bool, *, around: bool = False) -> Span:
+        """A span of other instrumentation, or of a frame. Where it is about a call that is a step (it is `around` one,
+        or they have the same answer), what was used is said there: nobody is to count it twice."""
         attributes = _said(record["attributes"], content)
-        if self._is_told(record):
+        if self._is_told(record, around):
             attributes = {name: value for name, value in attributes.items() if not name.startswith(_COUNTED)}
         trace_id = self._trace_of(record["trace_id"])
         parent = self._parent_of(record.get("parent") or "", record["trace_id"])
