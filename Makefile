@@ -35,7 +35,7 @@ help:
 	@echo "make kill         200 kills while recording, 200 while sealing, merging and deleting; no answer may be lost"
 	@echo "make sdks         the fidelity matrix with the oldest SDKs that are supported"
 	@echo "make frameworks   agents of LangChain, crewai, DSPy, ... recorded, and replayed with their provider gone"
-	@echo "make interop      what the instrumentors of others record today, imported and replayed"
+	@echo "make interop      instrumentors of others recorded, imported, replayed; runs sent to Phoenix, MLflow and rotel"
 	@echo "make clean        remove what these commands made"
 
 $(BIN)/python:

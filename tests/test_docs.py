@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from escapement.cli import app
 from escapement.words.config import SETTINGS, resolve, variable
 from escapement.words.rules import RULES
 from tests import agents
-from tests.frameworks.environments import FRAMEWORKS
+from tests.frameworks.environments import FRAMEWORKS, RECEIVERS
 from tests.provider import Provider
 
 ROOT = Path(__file__).parent.parent
@@ -159,6 +161,105 @@ def test_the_python_of_the_page_on_otlp_runs() -> None:
         assert [span.name for span in receiver.spans] == ["support-agent"]
     named = set(re.findall(r"^\| `((?:gen_ai|escapement)\.[a-z_.]+)` \|", text, re.MULTILINE))
     assert named == set(measuring._instruments(NoOpMeterProvider()))
+
+
+BACKENDS: dict[str, tuple[str, dict[str, str], str | None]] = {
+    # Where spans go, with which headers; and metrics, if they go anywhere.
+    "Phoenix": ("http://localhost:6006/v1/traces", {}, None),
+    "MLflow": ("http://localhost:5000/v1/traces", {"x-mlflow-experiment-id": "0"}, None),
+    "A collector": ("http://localhost:4318/v1/traces", {}, "http://localhost:4318/v1/metrics"),
+    "Langfuse": (
+        "https://cloud.langfuse.com/api/public/otel/v1/traces",
+        {"authorization": "Basic cGstbGY6c2stbGY=", "x-langfuse-ingestion-version": "4"},
+        None,
+    ),
+    "Jaeger": ("http://localhost:4318/v1/traces", {}, None),
+    "Tempo": ("http://localhost:4318/v1/traces", {}, None),
+    "Datadog": ("http://localhost:4318/v1/traces", {}, "http://localhost:4318/v1/metrics"),
+    "Datadog, direct": (
+        "https://otlp.datadoghq.com/v1/traces",
+        {"dd-api-key": "dd", "dd-otlp-source": "llmobs"},
+        None,
+    ),
+    "Honeycomb": (
+        "https://api.honeycomb.io/v1/traces",
+        {"x-honeycomb-team": "hny"},
+        "https://api.honeycomb.io/v1/metrics",
+    ),
+    "Logfire": (
+        "https://logfire-us.pydantic.dev/v1/traces",
+        {"authorization": "lf"},
+        "https://logfire-us.pydantic.dev/v1/metrics",
+    ),
+}
+KEYS = {
+    "LANGFUSE_PUBLIC_KEY": "pk-lf", "LANGFUSE_SECRET_KEY": "sk-lf", "DD_API_KEY": "dd", "HONEYCOMB_API_KEY": "hny",
+    "LOGFIRE_TOKEN": "lf",
+}  # fmt: skip
+
+
+def backends() -> dict[str, list[str]]:
+    """The `export` lines of the page, by backend; a second block of one is its direct way."""
+    text = (ROOT / "docs" / "use-with.md").read_text()
+    found = {}
+    for title, section in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL):
+        shells = re.findall(r"^```console\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+        for name, block in zip((title, f"{title}, direct"), shells, strict=False):
+            found[name] = re.findall(r"^\$ (export .+)$", block, re.MULTILINE)
+    return found
+
+
+def test_the_page_of_backends_names_what_is_tested() -> None:
+    text = (ROOT / "docs" / "use-with.md").read_text()
+    run_by = dict(re.findall(r"`make interop`.*?`([a-z-]+)` ([\w.]+)", text))
+    assert run_by == {
+        framework.requirements[0].partition("==")[0]: framework.version for framework in RECEIVERS.values()
+    }
+    assert backends().keys() == BACKENDS.keys()
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_the_page_of_backends_sets_sends_there(
+    name: str, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell runs the lines; then only the host is another one."""
+    from escapement_exporters.export import pipeline
+    from escapement_exporters.metrics import measuring
+    from tests.receiver import Receiver
+
+    class Paths(Receiver):
+        def __init__(self) -> None:
+            super().__init__()
+            self.paths: list[str] = []
+
+        def take(self, path: str, data: bytes, headers: dict[str, str]) -> bytes:
+            self.paths.append(path)
+            return super().take(path, data, headers)
+
+    shell = subprocess.run(
+        ["bash", "-euc", "\n".join([*backends()[name], "env -0"])], env={**os.environ, **KEYS}, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    traces, headers, metrics = BACKENDS[name]
+    with Paths() as receiver:
+        base = re.match(r"https?://[^/]+", traces)
+        assert base is not None
+        for variable_, value in (line.partition("=")[::2] for line in shell.stdout.split("\0") if line):
+            if variable_.startswith(("ESCAPEMENT_", "OTEL_")):
+                monkeypatch.setenv(variable_, value.replace(base.group(), receiver.url))
+        with escapement.init("page") as trace:
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "hello"}])
+        pipeline.finish()
+        measuring.finish()
+        assert trace.exported == {"sent": 2}
+    paths = dict(zip(receiver.paths, receiver.headers, strict=True))
+    wanted = {traces.removeprefix(base.group()): headers}
+    if metrics is not None:
+        dataset = {"x-honeycomb-dataset": "agent-metrics"} if name == "Honeycomb" else {}
+        wanted[metrics.removeprefix(base.group())] = headers | dataset
+    assert paths.keys() == wanted.keys()
+    for path, sent in wanted.items():
+        assert sent.items() <= paths[path].items()
 
 
 def test_the_page_of_guards_names_every_rule_and_its_python_runs(

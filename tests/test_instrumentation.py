@@ -203,8 +203,13 @@ def test_beside_traceloops_instrumentor(client: openai.OpenAI, provider: Provide
         print(len(row.steps), sorted({{span["scope"] for span in row.spans}}))
         parents = {{span["span_id"] for span in row.spans}}
         print([step.parent_span_id in parents for step in row.steps])
+        with escapement.init("again", instrumentors=["openai"]) as again:
+            client.chat.completions.create(model="gpt-4o", messages=[{{"role": "user", "content": "Hello"}}])
+        print([span["name"] for span in SpanStore(Path(".escapement")).load(again.trace_id).spans])
         """
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["2 ['opentelemetry.instrumentation.openai.v1']", "[True, True]"], done.stdout
+    assert done.stdout.splitlines() == [
+        "2 ['opentelemetry.instrumentation.openai.v1']", "[True, True]", "['openai.chat']",
+    ], done.stdout  # fmt: skip

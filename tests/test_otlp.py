@@ -79,10 +79,9 @@ def test_a_run_arrives_slim(client: openai.OpenAI, receiver: Receiver, store: Pa
     assert (first.name, inside.name, other.name, root.name) == ("chat gpt-4o", "chat gpt-4o", "other", "agent")
     assert root.trace_id.hex() == first.trace_id.hex() == row.otel_trace_id
     assert root.span_id.hex() == first.parent_span_id.hex() == row.span_id
-    # A trace that somebody else began stays that: what will become of it is not known when its first span ends.
-    assert inside.trace_id == other.trace_id
-    assert inside.parent_span_id == other.span_id
-    assert [(link.trace_id, link.span_id) for link in other.links] == [(root.trace_id, root.span_id)]
+    # What somebody else began in the run lies below it.
+    assert inside.trace_id == other.trace_id == root.trace_id
+    assert (inside.parent_span_id, other.parent_span_id) == (other.span_id, root.span_id)
     for span, step in zip((first, inside), row.steps, strict=True):
         assert (span.span_id.hex(), span.start_time_unix_nano, span.end_time_unix_nano) == (
             step.span_id, step.start, step.end,
@@ -462,6 +461,92 @@ def test_a_segment_that_was_cut_off_keeps_what_is_whole(tmp_path: Path) -> None:
     assert again is not None
     again.done()
     assert not spool.waiting()
+
+
+def test_the_end_may_be_told_twice(client: openai.OpenAI, receiver: Receiver, store: Path) -> None:
+    """As multiprocessing does: what could not be sent is spooled once."""
+    receiver.delay = 1.0
+    with escapement.init("agent", otlp_endpoint=receiver.url) as trace:
+        ask(client)
+        until(lambda: bool(in_flight()))
+        ask(client, "more")
+    pipeline.finish(0.3)
+    pipeline.finish(0.3)
+    # The first was on its way already, and may arrive twice; the rest was not.
+    spooled = Counter(
+        span.span_id.hex()
+        for path, _ in Spool(Layout.of(store)).waiting()
+        for span in spans(ExportTraceServiceRequest.FromString(path.read_bytes()))
+    )
+    row = SpanStore(store).load(trace.trace_id)
+    assert spooled == Counter([row.span_id, *(step.span_id for step in row.steps)])
+    assert trace.exported["spooled"] == 3
+
+
+def in_flight() -> list[pipeline.Pipeline]:
+    return [one for one in pipeline._pipelines.values() if one._in_flight is not None]
+
+
+def test_what_others_say_of_the_same_call_has_no_usage(receiver: Receiver, client: openai.OpenAI, store: Path) -> None:
+    """An instrumentor beside us, around the call or after it; and an agent's span, whose sum is its own."""
+    from opentelemetry import trace as otel
+
+    used = {"gen_ai.usage.input_tokens": 1, "llm.token_count.prompt": 1, "gen_ai.request.model": "gpt-4o"}
+    tracer = otel.get_tracer("theirs")
+    with escapement.init("agent", otlp_endpoint=receiver.url) as trace:
+        with (
+            tracer.start_as_current_span("planner", attributes={"gen_ai.operation.name": "invoke_agent", **used}),
+            tracer.start_as_current_span("outer", attributes={"openinference.span.kind": "LLM", **used}),
+            tracer.start_as_current_span("around", attributes={"gen_ai.operation.name": "chat", **used}),
+        ):
+            answer = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x"}])
+        after = {"gen_ai.operation.name": "chat", "gen_ai.response.id": answer.id, **used}
+        tracer.start_span("after", attributes=after).end()
+        tracer.start_span("elsewhere", attributes={**after, "gen_ai.response.id": "another"}).end()
+    pipeline.finish()
+    for found in (receiver.spans, spans(parsed(documents.export(SpanStore(store).load(trace.trace_id))))):
+        counted = {
+            span.name
+            for span in found
+            if {"gen_ai.usage.input_tokens", "llm.token_count.prompt"} & attributes(span.attributes).keys()
+        }
+        theirs = [span for span in found if span.name in ("outer", "around", "after")]
+        assert len(theirs) == 3
+        assert counted == {"planner", "elsewhere", "chat gpt-4o"}
+        assert all(attributes(span.attributes)["gen_ai.request.model"] == "gpt-4o" for span in theirs)
+
+
+def test_what_ends_before_the_call_does_has_no_usage(receiver: Receiver, client: openai.OpenAI, store: Path) -> None:
+    """As spans of instrumentors do that end when a stream has begun."""
+    from opentelemetry import trace as otel
+
+    used = {"gen_ai.operation.name": "chat", "gen_ai.usage.output_tokens": 1}
+    asked: Any = {"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    with escapement.init("agent", otlp_endpoint=receiver.url) as trace:
+        with otel.get_tracer("theirs").start_as_current_span("around", attributes=used):
+            stream = client.chat.completions.create(**asked, stream_options={"include_usage": True})
+        list(stream)
+    pipeline.finish()
+    for found in (receiver.spans, spans(parsed(documents.export(SpanStore(store).load(trace.trace_id))))):
+        counted = {span.name: "gen_ai.usage.output_tokens" in attributes(span.attributes) for span in found}
+        assert counted == {"agent": False, "around": False, "chat gpt-4o": True}
+
+
+def test_what_the_environment_says_of_the_resource(
+    cli: Cli, client: openai.OpenAI, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=pro%20d,service.name=billing,host.name=x"
+    )
+    monkeypatch.setenv("ESCAPEMENT_OTLP_ENDPOINT", receiver.url)
+    with escapement.init("agent") as trace:
+        ask(client)
+    pipeline.finish()
+    assert cli("otlp", "push", trace.trace_id).code == 0
+    live, pushed = (attributes(request.resource_spans[0].resource.attributes) for request in receiver.requests)
+    assert live == {name: value for name, value in pushed.items() if name != "escapement.trace.status"}
+    assert (live["deployment.environment.name"], live["service.name"]) == ("pro d", "billing")
+    assert live["host.name"] != "x"  # it is known
 
 
 def test_an_application_that_exports_by_itself_is_left_to_it(provider: Provider, tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ class Sink(Protocol):
     @property
     def keeps_spans(self) -> bool: ...
 
+    @property
+    def root_context(self) -> Context:
+        """Has the run's span as the current one, if it has one."""
+
     def keep(self, *records: Record) -> bool: ...
 
     def lose(self) -> None: ...

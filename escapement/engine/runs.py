@@ -154,8 +154,12 @@ def _switch_on(wanted: Iterable[EntryPoint]) -> None:
         try:
             instrumentor = point.load()()
             if not instrumentor.is_instrumented_by_opentelemetry:
-                instrumentor.instrument(**({"skip_dep_check": True} if point.name.startswith(OURS) else {}))
-                _instrumented.append(instrumentor)
+                if point.name.startswith(OURS):
+                    instrumentor.instrument(skip_dep_check=True)
+                    _instrumented.append(instrumentor)
+                else:
+                    # It stays on: that of Traceloop cannot be undone, and another run would wrap it once more.
+                    instrumentor.instrument()
         except Exception:
             # What cannot be watched must be said: a silent gap would be a recording that looks whole.
             _log.exception("Escapement: the instrumentor %r could not be switched on", point.name)

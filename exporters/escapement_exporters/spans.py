@@ -26,6 +26,15 @@ Attributes = Mapping[str, Any]
 _HEADERS: Final = frozenset({semconv.REQUEST_HEADERS, semconv.RESPONSE_HEADERS})
 _NOT_TOLD: Final = _HEADERS | {semconv.SERVED_FROM}
 _USED: Final = "gen_ai.usage."
+_COUNTED: Final = (_USED, "llm.usage.", "llm.token_count.", "llm.cost.")
+"""How other instrumentation (genai and Anthropic's SDK, Traceloop, OpenInference) says what a call used."""
+_CALLS: Final = frozenset(
+    {"chat", "text_completion", "generate_content", "embeddings", "llm", "embedding", "completion"}
+)
+"""What it names a call of a model, in `_KINDS`; an agent's span, which has a sum of its own, is another thing."""
+_KINDS: Final = ("gen_ai.operation.name", "openinference.span.kind", "llm.request.type")
+_RECENT: Final = 10_000
+"""Calls that are remembered while a run goes on: whoever else tells of one does so soon."""
 _LONGEST: Final = 1024
 """Characters of an attribute of somebody else's span. What is longer is, by all experience, somebody's message."""
 _CONTENT: Final = re.compile(
@@ -59,8 +68,8 @@ class Span:
 class RunSpans:
     """The spans of one run. Of `row` only the run itself is looked at: its steps may still be to come.
 
-    A trace that others began in the run, without a parent, is made part of it (`adopts`) or, where that cannot be known
-    in time, left as it is and linked.
+    What others began in the run, without a parent, lies below it. In older recordings it is a trace of its own, which
+    is made part of the run (`adopts`) or linked.
     """
 
     def __init__(self, row: TraceRow, *, adopts: bool = False) -> None:
@@ -70,6 +79,12 @@ class RunSpans:
         self._span_id = row.span_id or self._id("run")
         begun = row.spans if adopts else ()
         self._own = {record["trace_id"] for record in begun if not (record.get("parent") or "").strip("0")}
+        self._calls: dict[object, None] = {}
+        """Ids of answers, and of what calls lie in. A span of others that has one of them is about the same call."""
+        for step in row.steps:
+            self._remember(step)
+        for record in sorted(row.spans, key=lambda record: int(record["end"] or 0)):  # as they came
+            self._is_told(record)
 
     def _id(self, what: object) -> str:
         return blake2b(f"{self._row.trace_id} {what}".encode(), digest_size=8).hexdigest()
@@ -104,6 +119,7 @@ class RunSpans:
         attributes = _of_step(step.attributes) | dict(said or {})
         if step.end is None:
             attributes[IN_FLIGHT] = True
+        self._remember(step)
         span = Span(
             trace_id=self._trace_of(step.otel_trace_id),
             span_id=step.span_id or self._id(step.step),
@@ -134,8 +150,28 @@ class RunSpans:
         span.trace_id, span.span_id, span.parent = self._trace_id, self._id(step.step), self._span_id
         return span
 
-    def other(self, record: Mapping[str, Any], content: bool) -> Span:
-        """A span of other instrumentation, or of a frame."""
+    def _remember(self, step: StepRow) -> None:
+        ids = (step.parent_span_id, step.attributes.get(semconv.RESPONSE_ID))
+        self._calls |= dict.fromkeys(filter(None, ids))
+        while len(self._calls) > 2 * max(_RECENT, len(self._row.steps)):
+            del self._calls[next(iter(self._calls))]
+
+    def _is_told(self, record: Mapping[str, Any], around: bool = False) -> bool:
+        """Whether a span of others is about a call that a step is, too."""
+        about = record["attributes"]
+        if not any(str(about.get(kind)).lower() in _CALLS for kind in _KINDS):
+            return False
+        told = around or record["span_id"] in self._calls or about.get(semconv.RESPONSE_ID) in self._calls
+        if told and record.get("parent"):
+            self._calls[record["parent"]] = None  # there may be another one around it
+        return told
+
+    def other(self, record: Mapping[str, Any], content: bool, *, around: bool = False) -> Span:
+        """A span of other instrumentation, or of a frame. Where it is about a call that is a step (it is `around` one,
+        or they have the same answer), what was used is said there: nobody is to count it twice."""
+        attributes = _said(record["attributes"], content)
+        if self._is_told(record, around):
+            attributes = {name: value for name, value in attributes.items() if not name.startswith(_COUNTED)}
         trace_id = self._trace_of(record["trace_id"])
         parent = self._parent_of(record.get("parent") or "", record["trace_id"])
         return Span(
@@ -147,7 +183,7 @@ class RunSpans:
             kind=str(record.get("kind")),
             start=record.get("start") or record["end"],
             end=record["end"],
-            attributes=_said(record["attributes"], content),
+            attributes=attributes,
             status=str(record.get("status")),
             message=record.get("description"),
             events=[
@@ -166,10 +202,18 @@ class RunSpans:
         return self._span_id if self._trace_of(otel_trace_id) == self._trace_id else ""
 
 
-def resource(row: TraceRow) -> dict[str, Any]:
-    """What all spans of a run come from; None for what is not known."""
+def surroundings() -> dict[str, Any]:
+    """What `OTEL_RESOURCE_ATTRIBUTES` says of this process: where it is deployed, to which project spans go."""
+    from opentelemetry.sdk.resources import OTELResourceDetector
+
+    return dict(OTELResourceDetector().detect().attributes)
+
+
+def resource(row: TraceRow, around: Attributes | None = None) -> dict[str, Any]:
+    """What all spans of a run come from; None for what is not known. It counts before what is known `around` it."""
     origin = row.origin
     return {
+        **(around or {}),
         "service.name": origin.get("service") or row.name or "escapement",
         "telemetry.sdk.name": "escapement",
         "telemetry.sdk.language": "python",

@@ -27,6 +27,8 @@ class Framework:
 
     requirements: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    ours: bool = True
+    """Whether Escapement is installed beside it."""
 
     @property
     def version(self) -> str:
@@ -63,19 +65,41 @@ INSTRUMENTORS = Framework(
 """What others record with: one environment for all of them, because a process uses one."""
 
 
+RECEIVERS = {
+    "phoenix": Framework(
+        ("arize-phoenix==20.26.1",),
+        {"PHOENIX_TELEMETRY_ENABLED": "false", "PHOENIX_ALLOW_EXTERNAL_RESOURCES": "false"},
+        ours=False,
+    ),
+    "mlflow": Framework(
+        ("mlflow==3.17.2",),
+        {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_MODEL_CATALOG_URI": "",  # of prices, for which it goes to the network when spans come
+        },
+        ours=False,
+    ),
+    "rotel": Framework(("rotel==0.0.1a15",), ours=False),
+}
+"""Who takes spans from us."""
+
+
 def python(name: str, framework: Framework | None = None) -> Path:
     """The interpreter of a framework's environment (one of `FRAMEWORKS`, or another one), which is made where it is missing or not what it should be."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    requirements = (framework or FRAMEWORKS[name]).requirements
-    wanted = [*requirements, version, (ROOT / "pyproject.toml").read_text()]
-    checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]  # it is installed from where it lies
+    framework = framework or FRAMEWORKS[name]
+    wanted, requirements = [*framework.requirements, version], [*framework.requirements]
+    if framework.ours:
+        name += f"-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]}"  # it is installed from where it lies
+        wanted.append((ROOT / "pyproject.toml").read_text())
+        requirements += ["--editable", str(ROOT)]
     uv = [sys.executable, "-m", "uv", "--quiet"]
-    with _kept(f"{name}-{checkout}", wanted) as (folder, missing):
+    with _kept(name, wanted) as (folder, missing):
         found = folder / "bin" / "python"
         if missing:
             subprocess.run([*uv, "venv", "--python", sys.executable, str(folder)], check=True)
-            install = [*uv, "pip", "install", "--python", str(found), "--editable", str(ROOT)]
-            subprocess.run([*install, *requirements], check=True)
+            subprocess.run([*uv, "pip", "install", "--python", str(found), *requirements], check=True)
         return found
 
 

@@ -19,11 +19,12 @@ from escapement.store.journal import Record
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import ids, semconv
 from escapement_exporters import content
-from escapement_exporters.spans import RunSpans, Span, resource
+from escapement_exporters.spans import RunSpans, Span, resource, surroundings
 
 if TYPE_CHECKING:
     from escapement_exporters.export.pipeline import Pipeline
 
+_RECENT = 1_000
 _ANSWER = (semconv.RESPONSE_BODY, semconv.RESPONSE_BODY_BASE64, semconv.RESPONSE_ENCODED)
 
 
@@ -42,6 +43,8 @@ class Run(Outlet):
         self.resource: Mapping[str, Any] = {}
         self._begun: dict[str, tuple[Mapping[str, Any], str, int]] = {}
         """What a step is told with at its start, until its end: two records in the queue would be twice the work."""
+        self._around: dict[str, None] = {}
+        """Spans of others that steps have begun in: the SDK's own may end before the step does."""
         self._steps: dict[str, StepRow] = {}
         self._written: dict[int, StepRow] = {}
         self._pieces: dict[str, bytes] = {}
@@ -54,6 +57,7 @@ class Run(Outlet):
         for record in records:
             kind = record["record"]
             if kind == "start":
+                self._is_around(record["parent"])
                 if self._said:
                     self._leave(record, sum(map(len, record["pieces"].values())))
                 else:
@@ -65,9 +69,18 @@ class Run(Outlet):
                     record = {**record, "attributes": {name: answer[name] for name in answer if name not in _ANSWER}}
                     size = 0
                 begun = self._begun.pop(record["span_id"], None)
-                self._leave(record if begun is None else {**record, "begun": begun}, size)
+                if begun is not None:
+                    record = {**record, "begun": begun}
+                elif self._around.pop(record["span_id"], self) is None:
+                    record = {**record, "around": True}
+                self._leave(record, size)
             elif kind in ("trace", "end"):
                 self._leave(record, 0)
+
+    def _is_around(self, span_id: str) -> None:
+        if len(self._around) >= _RECENT:
+            self._around.clear()  # of those that another provider has, no end is heard
+        self._around[span_id] = None
 
     def serve(self, row: StepRow, record: Record) -> None:
         self._leave({"record": "serve", "row": row, "of": record}, 0)
@@ -81,6 +94,7 @@ class Run(Outlet):
         self.counted = Counter()
         self._missed = 0
         self._begun = {}
+        self._around = {}
 
     def counts(self) -> Counter[str]:
         return self.counted + Counter(dropped=self._missed)
@@ -169,7 +183,7 @@ class Run(Outlet):
             if semconv.STATUS in record["attributes"] or self._is_root(record):
                 return  # its start was dropped; or the run itself, which is told at its end
             spans = self._spans or self._join("", record["trace_id"])
-            yield spans.other(record, self._said)
+            yield spans.other(record, self._said, around="around" in record)
             return
         segments.finish(row, record)
         spans = self._spans or self._join(row.trace_id, row.otel_trace_id)
@@ -235,4 +249,4 @@ class Run(Outlet):
 
 def _resource(row: TraceRow) -> Mapping[str, Any]:
     """Of a run that is under way: how it ends is not known yet."""
-    return {name: value for name, value in resource(row).items() if name != "escapement.trace.status"}
+    return {name: value for name, value in resource(row, surroundings()).items() if name != "escapement.trace.status"}

@@ -212,13 +212,13 @@ class Pipeline:
         """Have everything sent, or on disk, when this returns."""
         deadline = time.monotonic() + within
         if not self._encoding.finish(within):
-            left = self._encoding.left()
+            left = self._encoding.take_left()
             self._totals["dropped"] += sum(record["record"] != "start" for _, record in left)
             self._tell(f"the program has ended before {len(left)} records were exported")
         self._ending = True
         self._sending.finish(max(0.05, deadline - time.monotonic()))
         flying, self._in_flight = self._in_flight, None
-        for batch in [*([flying] if flying is not None else []), *self._sending.left()]:
+        for batch in [*([flying] if flying is not None else []), *self._sending.take_left()]:
             self._keep(batch)  # one that is being sent right now may arrive twice, which is better than never
         self._save_totals()
         self._spool.close()

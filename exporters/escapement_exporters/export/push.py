@@ -11,7 +11,7 @@ from escapement_exporters import content
 from escapement_exporters.export.spool import Spool
 from escapement_exporters.otlp.batches import Batch, Batches, count
 from escapement_exporters.otlp.sending import Receiver, deliver
-from escapement_exporters.spans import RunSpans, Span, resource
+from escapement_exporters.spans import RunSpans, Span, resource, surroundings
 
 Progress = Callable[[int, int], None]
 _WITHIN = 30.0
@@ -34,7 +34,7 @@ def push_trace(row: TraceRow, receiver: Receiver, progress: Progress) -> Pushed:
     """Send all spans of a trace, with what was said in it if telemetry may hold that."""
     pushed = Pushed()
     batches = Batches()
-    around = resource(row)
+    around = resource(row, surroundings())
     total = 1 + len(row.steps) + len(row.spans)
     for number, span in enumerate(_spans(row)):
         progress(number, total)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from opentelemetry import context as otel_context
@@ -91,9 +91,7 @@ class Worker:
         while True:
             self._wake.wait(_PAUSE)
             self._wake.clear()
-            while self._items:
-                item, size = self._items.popleft()
-                self._done += size
+            for item in self._next():
                 self._safely(self._work, item)
                 if not self._hurried:
                     time.sleep(_TURN)
@@ -123,9 +121,19 @@ class Worker:
         finally:
             self._hurried = False
 
-    def left(self) -> list[Any]:
-        """What was not worked off, for those who count."""
-        return [item for item, _ in list(self._items)]
+    def _next(self) -> Iterator[Any]:
+        """What waits, oldest first; each item is given once, whoever asks."""
+        while True:
+            try:
+                item, size = self._items.popleft()
+            except IndexError:
+                return
+            self._done += size
+            yield item
+
+    def take_left(self) -> list[Any]:
+        """What was not worked off. It is the caller's from now on: the end of a program may be told twice."""
+        return list(self._next())
 
     def after_fork(self) -> None:
         """In a child process, which has no threads: what waits is the parent's to work off."""

@@ -21,6 +21,7 @@ from opentelemetry.sdk.resources import Resource
 from escapement.engine.telemetry import own_version, service_name
 from escapement_exporters.otlp.endpoint import Endpoint
 from escapement_exporters.otlp.sending import connect
+from escapement_exporters.spans import surroundings
 
 _WITHIN: Final = 10.0
 
@@ -29,6 +30,7 @@ def provider(to: Endpoint) -> MeterProvider:
     """It collects once a minute, or as `OTEL_METRIC_EXPORT_INTERVAL` says. Raises ConfigError."""
     resource = Resource(
         {
+            **surroundings(),
             "service.name": service_name() or "escapement",
             "telemetry.sdk.name": "escapement",
             "telemetry.sdk.language": "python",
