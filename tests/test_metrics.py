@@ -65,7 +65,7 @@ def test_live_calls(client: openai.OpenAI, provider: Provider, reader: InMemoryM
             ask(client, "bad", model="error-400")
     measured = found(reader)
     assert sorted(measured) == [
-        "escapement.client.cost", "gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk",
+        "escapement.client.cost", "escapement.run.cost", "gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk",
         "gen_ai.client.token.usage",
     ]  # fmt: skip
     port = int(provider.base_url.rpartition(":")[2])
@@ -91,6 +91,9 @@ def test_live_calls(client: openai.OpenAI, provider: Provider, reader: InMemoryM
     assert 0 < seconds < 30
     ((paid, dollars),) = measured["escapement.client.cost"]
     assert paid == common
+    assert dollars == pytest.approx(trace.cost)
+    ((how, (count, dollars)),) = measured["escapement.run.cost"]
+    assert (how, count) == ({"escapement.trace.status": "completed"}, 1)
     assert dollars == pytest.approx(trace.cost)
 
 
@@ -138,7 +141,9 @@ def test_the_collector_where_the_application_has_no_provider(
         for scope in resource.scope_metrics
         for metric in scope.metrics
     }
-    assert names == {"gen_ai.client.operation.duration", "gen_ai.client.token.usage", "escapement.client.cost"}
+    assert names == {
+        "gen_ai.client.operation.duration", "gen_ai.client.token.usage", "escapement.client.cost", "escapement.run.cost",
+    }  # fmt: skip
     for provider in measuring._made:
         provider.shutdown()
     measuring._made.clear()

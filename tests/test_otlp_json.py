@@ -17,6 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 import escapement
+from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
@@ -68,7 +69,7 @@ def spans(message: ExportTraceServiceRequest) -> list[Span]:
 
 
 def exported(store: Path, trace_id: str, content: bool = False) -> ExportTraceServiceRequest:
-    return parsed(documents.export(SpanStore(store).load(trace_id), content=content))
+    return parsed(documents.export(SpanStore(store).load(trace_id), content=content, prices=Prices()))
 
 
 def test_a_run(client: openai.OpenAI, provider: Provider, store: Path) -> None:
@@ -285,6 +286,7 @@ def test_the_document_itself() -> None:
                                         {"key": "escapement.trace.id", "value": {"stringValue": "tr_0123456789ab"}},
                                         {"key": "escapement.trace.name", "value": {"stringValue": "agent"}},
                                         {"key": "escapement.mode", "value": {"stringValue": "record"}},
+                                        {"key": "escapement.trace.status", "value": {"stringValue": "completed"}},
                                     ],
                                 },
                                 {

@@ -142,11 +142,14 @@ def answer_document(operation: Operation, body: bytes, content_type: str) -> Map
 
 
 def answer_attributes(operation: Operation, document: Mapping[str, Any]) -> Attributes:
-    """`gen_ai.*` attributes of an answer."""
-    try:
-        return {key: value for key, value in operation.answer(document).items() if value is not None}
-    except (TypeError, ValueError, AttributeError, KeyError):
-        return {}
+    """`gen_ai.*` attributes of an answer, and the tools that it asks for."""
+    found: Attributes = {}
+    with suppress(TypeError, ValueError, AttributeError, KeyError):
+        found |= {key: value for key, value in operation.answer(document).items() if value is not None}
+    with suppress(TypeError, ValueError, AttributeError, KeyError, IndexError):
+        if called := [call.name for message in operation.said(document) for call in message.tool_calls]:
+            found[semconv.TOOLS_CALLED] = called
+    return found
 
 
 @lru_cache(maxsize=256)
