@@ -89,7 +89,9 @@ def test_a_run_arrives_slim(client: openai.OpenAI, receiver: Receiver, store: Pa
             step.span_id, step.start, step.end,
         )  # fmt: skip
     # As `escapement export --format otlp` has it, attribute for attribute.
-    exported = {span.span_id: attributes(span.attributes) for span in spans(parsed(documents.export(row, prices=Prices())))}
+    exported = {
+        span.span_id: attributes(span.attributes) for span in spans(parsed(documents.export(row, prices=Prices())))
+    }
     assert {span.span_id: attributes(span.attributes) for span in receiver.spans} == exported
     assert "secret question" not in str(receiver.requests)
     resource = attributes(receiver.requests[0].resource_spans[0].resource.attributes)

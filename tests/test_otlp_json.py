@@ -17,6 +17,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 import escapement
+from escapement.engine import usage
 from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
@@ -121,7 +122,12 @@ def test_a_run(client: openai.OpenAI, provider: Provider, store: Path) -> None:
         name: value
         for name, value in row.steps[0].attributes.items()
         if name not in semconv.PAYLOAD | {semconv.REQUEST_HEADERS, semconv.RESPONSE_HEADERS}
-    } | {semconv.RESPONSE_BYTES: len(body), semconv.RESPONSE_HASH: blake2b(body, digest_size=16).hexdigest()}
+    } | {
+        semconv.RESPONSE_BYTES: len(body),
+        semconv.RESPONSE_HASH: blake2b(body, digest_size=16).hexdigest(),
+        semconv.CALL_FAILED: 0,
+        semconv.CALL_COST: usage.cost_of(row.steps[0].attributes, row.steps[0].start, Prices()),
+    }
     assert attributes(other_span.attributes) == {"n": 1}
     (event,) = other_span.events
     assert (event.name, attributes(event.attributes)) == ("happened", {"k": "v"})
@@ -337,6 +343,7 @@ def test_the_document_itself() -> None:
                                                 }
                                             },
                                         },
+                                        {"key": "escapement.call.failed", "value": {"intValue": "1"}},
                                     ],
                                     "status": {"code": 2, "message": "cut"},
                                 },

@@ -251,7 +251,7 @@ class Session:
     def _go_live(
         self, answers: Answering, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body
     ) -> str:
-        """A request that no step answers: it was to go live, or it is a miss (why). That is an error in strict replay."""
+        """A request that no step answers: it was to go live, or it is a miss; why. An error in strict replay."""
         if answers.is_to_go_live(print_, step, self._recording.begun):
             if not self._recording.begun:
                 self._fork()

@@ -128,6 +128,8 @@ class RunSpans:
             message=attributes.get(semconv.FAILURE_MESSAGE),
         )
         source = step.source or step.attributes.get(semconv.SERVED_FROM)
+        if source is None and step.end is not None:
+            attributes[semconv.CALL_FAILED] = int(semconv.ERROR_TYPE in attributes)
         cost = self._cost(step)
         if cost is not None:
             attributes[semconv.CALL_COST if source is None else semconv.CALL_SAVED] = cost

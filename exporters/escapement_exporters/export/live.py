@@ -222,7 +222,8 @@ class Run(Outlet):
 
     def _provisional(self, row: StepRow, record: Record) -> RunSpans:
         otel_id = f"{ids.new_otel_trace_id():032x}"
-        origin = {"escapement": own_version(), "service": service_name(), "pid": os.getpid()}
+        # Without a name of the program's, all replays are of one service, not each of one of its own.
+        origin = {"escapement": own_version(), "service": service_name() or "escapement", "pid": os.getpid()}
         self._replay = TraceRow(
             trace_id=row.trace_id,
             name=f"replay of {row.trace_id}",
@@ -242,7 +243,7 @@ class Run(Outlet):
     def _replayed(self, record: Record) -> Span:
         row = self._replay
         row.ended, row.status, row.error = record["time"], record["status"], record["error"]
-        return RunSpans(row).root(self._divergence)
+        return RunSpans(row).root(self._divergence if self._row is None else "")  # else it is told by what came of it
 
 
 def _resource(row: TraceRow) -> Mapping[str, Any]:
