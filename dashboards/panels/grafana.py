@@ -62,7 +62,11 @@ class _ClickHouseQuery(Dataquery):
 
 def text(backend: str) -> str:
     """The JSON of the dashboard for `prometheus`, `tempo` or `clickhouse`."""
-    return json.dumps(_dashboard(backend).build(), cls=JSONEncoder, indent=2, ensure_ascii=False) + "\n"
+    made = json.loads(json.dumps(_dashboard(backend).build(), cls=JSONEncoder))
+    for variable in made["templating"]["list"]:
+        for name in ("auto", "auto_min", "auto_count"):  # of intervals; the SDK has them for all kinds of variables
+            variable.pop(name, None)
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
 def _dashboard(backend: str) -> dashboard.Dashboard:

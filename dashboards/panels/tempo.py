@@ -40,8 +40,8 @@ QUERIES: Final[dict[str, tuple[Query, ...]]] = {
         Query(_over_time(_LIVE, "sum_over_time(span.gen_ai.usage.output_tokens)", _MODEL), " output", _MODEL),
     ),
     "duration": (
-        Query(_over_time(_LIVE, "quantile_over_time(duration, .5)"), "p50"),
-        Query(_over_time(_LIVE, "quantile_over_time(duration, .95)"), "p95"),
+        Query(_over_time(_LIVE, "quantile_over_time(duration, 0.5)"), "p50"),
+        Query(_over_time(_LIVE, "quantile_over_time(duration, 0.95)"), "p95"),
     ),
     "first_chunk": (
         Query(_over_time(_LIVE, "avg_over_time(span.gen_ai.response.time_to_first_chunk)"), "mean"),
