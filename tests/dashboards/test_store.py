@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dashboards.panels.table import PANELS
 from escapement.store import layout, sealing
 from tests.dashboards import story
 from tests.test_cli import Cli, cli
+from tests.test_shell import DUCKDB
 
 assert cli  # a fixture
 
@@ -42,7 +44,26 @@ def test_what_the_files_say(
         assert (done.code, done.err) == (0, ""), panel.key
         rows = [json.loads(line) for line in done.out.splitlines()]
         assert all(set(row) == {"time", "series", "value"} for row in rows)
-        found[panel.key] = [(row["time"][:10], row["series"], row["value"]) for row in rows]
+        found[panel.key] = [(row["time"][:10], row["series"], float(row["value"])) for row in rows]
         assert cli("sql", "--json", "-f", str(SQL / f"{panel.key}.sql")).out == done.out
     assert story.rounded(found) == story.rounded(story.expected(store, told, telemetry=False))
     assert all(found.values())
+
+
+def test_a_plain_shell(client: openai.OpenAI, claude: anthropic.Anthropic, store: Path) -> None:
+    """Without Escapement nobody knows prices: what is about money has no rows, the rest says the same."""
+    told = story.tell(client, claude)
+    place = layout.open_existing(store)
+    with sealing.upkeep(place):
+        sealing.seal(place, grace=0)
+    found: story.Rows = {}
+    for panel in PANELS:
+        with (SQL / f"{panel.key}.sql").open() as file:
+            command = [DUCKDB, "-init", store / "views.sql", "-json"]
+            done = subprocess.run(command, stdin=file, capture_output=True, text=True, check=True)
+        assert "rror" not in done.stderr, panel.key
+        rows = json.loads(done.stdout.strip() or "[]")
+        found[panel.key] = [(row["time"][:10], row["series"], float(row["value"])) for row in rows]
+    expected = story.expected(store, told, telemetry=False)
+    money = dict.fromkeys(("spend", "spend_per_run", "saved"), [])
+    assert story.rounded(found) == story.rounded(expected | money)
