@@ -14,7 +14,15 @@ from grafana_foundation_sdk.builders import tempo as tempo_queries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.variants import Dataquery
-from grafana_foundation_sdk.models.common import GraphDrawStyle, GraphThresholdsStyleMode, StackingMode, VisibilityMode
+from grafana_foundation_sdk.models.common import (
+    GraphDrawStyle,
+    GraphThresholdsStyleMode,
+    LegendDisplayMode,
+    SortOrder,
+    StackingMode,
+    TooltipDisplayMode,
+    VisibilityMode,
+)
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DataSourceRef,
@@ -136,11 +144,11 @@ def _panel(panel: Panel, backend: str, language: ModuleType) -> timeseries.Panel
         .min(0)
         .span(_WIDE)
         .height(_HIGH)
-        .tooltip(common.VizTooltipOptions())
+        .tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
         .legend(
             common.VizLegendOptions()
             .show_legend(True)
-            .as_table(True)
+            .display_mode(LegendDisplayMode.TABLE)
             .calcs(["sum"] if panel.drawn == "bars" else ["lastNotNull", "max"])
         )
     )
@@ -167,10 +175,10 @@ def _warn(made: timeseries.Panel, panel: Panel) -> None:
 def _target(backend: str, query: Query, letter: str) -> Builder[Dataquery]:
     if backend == "prometheus":
         made = prometheus_queries.Dataquery().expr(query.text).range().legend_format(query.by or query.name)
-        return made.ref_id(letter)  # type: ignore[no-any-return]
+        return made.ref_id(letter)
     if backend == "tempo":
         asked = tempo_queries.TempoQuery().query(query.text).query_type("traceql")
-        return asked.metrics_query_type(MetricsQueryType.RANGE).ref_id(letter)  # type: ignore[no-any-return]
+        return asked.metrics_query_type(MetricsQueryType.RANGE).ref_id(letter)
     return _ClickHouseQuery(letter, query.text)  # type: ignore[return-value]
 
 

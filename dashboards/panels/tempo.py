@@ -19,11 +19,8 @@ _SERVED: Final = f'{_CALLS} && span.escapement.mode = "replay"'
 _MODEL: Final = "span.gen_ai.request.model"
 _RUN: Final = "resource.escapement.trace.id"
 
-VARIABLES: Final = {
-    "service": "resource.service.name",
-    "provider": "span.gen_ai.provider.name",
-    "model": "span.gen_ai.request.model",
-}
+VARIABLES: Final = {"service": "service.name", "provider": "gen_ai.provider.name", "model": "gen_ai.request.model"}
+"""Attributes without a scope: Grafana looks for that itself."""
 
 
 def _over_time(which: str, function: str, by: str = "") -> str:

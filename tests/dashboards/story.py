@@ -45,8 +45,8 @@ class Story:
     diverged: escapement.Trace
 
 
-def agent(client: openai.OpenAI) -> None:
-    """Four calls: one plain, one streamed, one that asks for tools, one that says that they failed."""
+def agent(client: openai.OpenAI, result: str = "Error: no such page") -> None:
+    """Four calls: one plain, one streamed, one that asks for tools, one that says what they gave."""
     ask(client, "one")
     usage: Any = {"include_usage": True}
     said: list[Any] = [{"role": "user", "content": "look it up"}]
@@ -54,9 +54,7 @@ def agent(client: openai.OpenAI) -> None:
         pass
     answer = client.chat.completions.create(model="gpt-4o", messages=said, tools=[TOOL]).choices[0].message
     said.append(answer.model_dump(exclude_none=True, include={"role", "tool_calls"}))
-    said += [
-        {"role": "tool", "tool_call_id": call.id, "content": "Error: no such page"} for call in answer.tool_calls or ()
-    ]
+    said += [{"role": "tool", "tool_call_id": call.id, "content": result} for call in answer.tool_calls or ()]
     client.chat.completions.create(model="gpt-4o", messages=said, tools=[TOOL])
 
 
@@ -98,27 +96,27 @@ def expected(store: Path, story: Story, *, telemetry: bool) -> Rows:
     if telemetry:
         replayed += recorded.values()
     cost = {id(step): _cost(step, prices) for step in live}
-    of_runs = [(_day(trace.created), dollars) for trace in traces if (dollars := _run_cost(trace, cost)) is not None]
+    of_runs = [(day(trace.created), dollars) for trace in traces if (dollars := _run_cost(trace, cost)) is not None]
     found = {
-        "spend": _summed((_day(step.start), _model(step), cost[id(step)] or 0) for step in live),
+        "spend": _summed((day(step.start), _model(step), cost[id(step)] or 0) for step in live),
         "spend_per_run": [*_by_day("mean", of_runs, _mean), *_by_day("p95", of_runs, lambda all: _quantile(all, 0.95))],
         "tokens": _summed(_tokens(live)),
-        "duration": _quantiles((_day(step.start), ((step.end or 0) - step.start) / 1e9) for step in live),
+        "duration": _quantiles((day(step.start), ((step.end or 0) - step.start) / 1e9) for step in live),
         "first_chunk": _quantiles(
-            (_day(step.start), step.attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK])
+            (day(step.start), step.attributes[semconv.RESPONSE_TIME_TO_FIRST_CHUNK])
             for step in live
             if semconv.RESPONSE_TIME_TO_FIRST_CHUNK in step.attributes
         ),
         "error_rate": _by_day(
-            "errors", [(_day(step.start), float(semconv.ERROR_TYPE in step.attributes)) for step in live], _mean
+            "errors", [(day(step.start), float(semconv.ERROR_TYPE in step.attributes)) for step in live], _mean
         ),
         "tools": _summed(_tools(live)),
-        "stopped": [(_day(traces[2].created), "stopped", 1.0)],
-        "divergences": [(_day(traces[3].created), "divergences", 1.0)],
+        "stopped": [(day(traces[2].created), "stopped", 1.0)],
+        "divergences": [(day(traces[3].created), "divergences", 1.0)],
         "replayed": _summed(
-            [*((_day(s.start), "live", 1) for s in live), *((_day(s.start), "replayed", 1) for s in replayed)]
+            [*((day(s.start), "live", 1) for s in live), *((day(s.start), "replayed", 1) for s in replayed)]
         ),
-        "saved": _summed((_day(step.start), _model(step), _cost(step, prices) or 0) for step in replayed),
+        "saved": _summed((day(step.start), _model(step), _cost(step, prices) or 0) for step in replayed),
     }
     return {key: sorted(rows) for key, rows in found.items()}
 
@@ -141,7 +139,7 @@ def _run_cost(trace: TraceRow, cost: dict[int, float | None]) -> float | None:
 def _tokens(steps: Iterable[StepRow]) -> Iterator[tuple[str, str, float]]:
     for step in steps:
         for kind, name in (("input", semconv.USAGE_INPUT_TOKENS), ("output", semconv.USAGE_OUTPUT_TOKENS)):
-            yield _day(step.start), f"{_model(step)} {kind}", step.attributes.get(name, 0)
+            yield day(step.start), f"{_model(step)} {kind}", step.attributes.get(name, 0)
 
 
 def _tools(steps: Iterable[StepRow]) -> Iterator[tuple[str, str, float]]:
@@ -149,15 +147,16 @@ def _tools(steps: Iterable[StepRow]) -> Iterator[tuple[str, str, float]]:
     for step in steps:
         if semconv.TOOLS_CALLED in step.attributes:
             assert set(step.attributes[semconv.TOOLS_CALLED]) == {"search"}
-            yield _day(step.start), "calls", len(step.attributes[semconv.TOOLS_CALLED])
-            yield _day(step.start), "failures", len(step.attributes[semconv.TOOLS_CALLED])
+            yield day(step.start), "calls", len(step.attributes[semconv.TOOLS_CALLED])
+            yield day(step.start), "failures", len(step.attributes[semconv.TOOLS_CALLED])
 
 
 def _model(step: StepRow) -> str:
     return str(step.attributes[semconv.REQUEST_MODEL])
 
 
-def _day(nanoseconds: int) -> str:
+def day(nanoseconds: int) -> str:
+    """The day of a time, in UTC."""
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%d")
 
 

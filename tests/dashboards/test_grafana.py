@@ -34,7 +34,7 @@ from dashboards.panels.__main__ import FOLDER, files
 from dashboards.panels.table import PANELS
 from escapement_exporters.export import pipeline
 from escapement_exporters.metrics import measuring
-from tests.dashboards import story
+from tests.dashboards import story, traceql
 from tests.receiver import Receiver
 from tests.test_otlp_json import attributes
 
@@ -142,11 +142,16 @@ def test_promql_asks_for_metrics_and_labels_that_there_are(exposed: tuple[story.
     assert legends == {"gen_ai_request_model", "gen_ai_token_type"}
 
 
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @contextmanager
 def running(folder: Path, text: str) -> Iterator[str]:
     """A Prometheus that has these metrics once; its URL."""
     (folder / "metrics").write_text(text)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    handler = partial(_Quiet, directory=str(folder))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     with socket.socket() as free:
@@ -221,7 +226,9 @@ def test_traceql_asks_for_attributes_that_spans_have(client: openai.OpenAI, clau
     for request in receiver.requests:
         for around in request.resource_spans:
             there |= {f"resource.{one.key}" for one in around.resource.attributes}
-    text = "\n".join([*queries("tempo", "query"), *tempo.VARIABLES.values()])
+    text = "\n".join(queries("tempo", "query"))
+    looked_up = [v["query"]["label"] for v in load("tempo")["templating"]["list"] if v["type"] == "query"]
+    assert set(looked_up) <= {name.partition(".")[2] for name in there}
     assert set(re.findall(r"(?:span|resource)\.[\w.]+", text)) <= there
     # Sums and means are of numbers.
     numbers = re.findall(r"(?:sum|avg|max)_over_time\(span\.([\w.]+)\)", text)
@@ -229,6 +236,29 @@ def test_traceql_asks_for_attributes_that_spans_have(client: openai.OpenAI, clau
         kinds = {type(given[name]) for span in receiver.spans if name in (given := attributes(span.attributes))}
         assert kinds <= {int, float}, name
         assert kinds, name
+
+
+def test_what_the_traceql_says(client: openai.OpenAI, claude: anthropic.Anthropic, tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        told = story.tell(client, claude, receiver.url)
+        pipeline.finish()
+    spans = list(traceql.exported(receiver))
+    want = story.expected(tmp_path / ".escapement", told, telemetry=True)
+    for key, asked in tempo.QUERIES.items():
+        found = {}
+        for query in asked:
+            text = re.sub(r"\$(service|provider|model)", ".*", query.text)
+            for (day, series), value in traceql.evaluate(text, spans, story.day).items():
+                found[day, f"{series}{query.name}"] = value
+        if key == "spend_per_run":
+            of_runs = {trace.trace_id: trace.cost for trace in (told.support, told.looping, told.diverged)}
+            assert {run: value for (_, run), value in found.items()} == pytest.approx(of_runs)
+        elif key == "first_chunk":
+            assert {series for _, series in found} == {"mean", "longest"}
+        elif key == "duration":
+            assert {series for _, series in found} == {"p50", "p95"}
+        else:
+            assert found == pytest.approx({(day, series): value for day, series, value in want[key]}), key
 
 
 needs_node = pytest.mark.skipif(

@@ -65,5 +65,5 @@ def test_a_plain_shell(client: openai.OpenAI, claude: anthropic.Anthropic, store
         rows = json.loads(done.stdout.strip() or "[]")
         found[panel.key] = [(row["time"][:10], row["series"], float(row["value"])) for row in rows]
     expected = story.expected(store, told, telemetry=False)
-    money = dict.fromkeys(("spend", "spend_per_run", "saved"), [])
+    money: story.Rows = {key: [] for key in ("spend", "spend_per_run", "saved")}
     assert story.rounded(found) == story.rounded(expected | money)
