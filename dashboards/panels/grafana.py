@@ -149,15 +149,14 @@ def _panel(panel: Panel, backend: str, language: ModuleType) -> timeseries.Panel
             common.VizLegendOptions()
             .show_legend(True)
             .display_mode(LegendDisplayMode.TABLE)
-            .calcs(["sum"] if panel.drawn == "bars" else ["lastNotNull", "max"])
+            .calcs(["lastNotNull", "max"] if panel.drawn == "lines" else ["sum"])
         )
     )
-    if panel.drawn == "bars":
-        made.draw_style(GraphDrawStyle.BARS).fill_opacity(80).stacking(
-            common.StackingConfig().mode(StackingMode.NORMAL)
-        )
-    else:
+    if panel.drawn == "lines":
         made.draw_style(GraphDrawStyle.LINE).show_points(VisibilityMode.ALWAYS).span_nulls(True)
+    else:
+        stacking = StackingMode.NORMAL if panel.drawn == "parts" else StackingMode.NONE
+        made.draw_style(GraphDrawStyle.BARS).fill_opacity(80).stacking(common.StackingConfig().mode(stacking))
     _warn(made, panel)
     for letter, query in zip("ABC", queries, strict=False):
         made.with_target(_target(backend, query, letter))

@@ -10,14 +10,14 @@ from typing import Final, Literal
 class Panel:
     """`key` names its query in each language; `unit` is one of Grafana's.
 
-    Amounts are drawn as bars, which can be added up; what cannot be (a share, a percentile) as lines.
+    Amounts are drawn as bars, on top of each other where they are parts of one; shares and percentiles as lines.
     """
 
     key: str
     title: str
     says: str
     unit: str
-    drawn: Literal["bars", "lines"] = "bars"
+    drawn: Literal["parts", "bars", "lines"] = "parts"
     warns_at: float | None = None
     """A value from which on something is wrong."""
 
@@ -38,9 +38,17 @@ PANELS: Final = (
     Panel("duration", "Duration", "How long live calls took.", "s", "lines"),
     Panel("first_chunk", "Time to first chunk", "How long live streams took to begin.", "s", "lines"),
     Panel("error_rate", "Error rate", "The share of live calls that failed.", "percentunit", "lines", 0.05),
-    Panel("tools", "Tool calls and failures", "Tools that models asked for, and results that were errors.", "short"),
-    Panel("stopped", "Runs stopped", "Runs that a guard stopped: loops, and budgets that were used up.", "short"),
-    Panel("divergences", "Divergences", "Replays that asked for something their trace does not hold.", "short"),
+    Panel(
+        "tools",
+        "Tool calls and failures",
+        "Tools that models asked for, and results that were errors.",
+        "short",
+        "bars",
+    ),
+    Panel(
+        "stopped", "Runs stopped", "Runs that a guard stopped: loops, and budgets that were used up.", "short", "bars"
+    ),
+    Panel("divergences", "Divergences", "Replays that asked for something their trace does not hold.", "short", "bars"),
     Panel(
         "replayed", "Replayed and live calls", "Calls that a trace answered, and calls that went to a model.", "short"
     ),

@@ -62,7 +62,11 @@ def happen(client: openai.OpenAI, claude: anthropic.Anthropic, to: str) -> None:
         if what in ("replay", "diverge"):
             trace_id, result = SUPPORT[-1]
             stack.enter_context(escapement.replay(trace_id, otlp_endpoint=to))
-            story.agent(client, result) if what == "replay" else ask(client, f"new {random.random()}")
+            if what == "replay":
+                story.agent(client, result)
+            else:
+                ask(client, "one")
+                ask(client, f"new {random.random()}")
             return
         trace = stack.enter_context(escapement.init(name, max_identical_calls=3, otlp_endpoint=to))
         if what == "support":
@@ -213,8 +217,8 @@ def show(place: Any, panel: Panel, lines: Lines) -> None:
     for (series, points), colour in zip(sorted(lines.items()), COLOURS * 3, strict=False):
         times = [datetime.fromtimestamp(at, UTC) for at, _ in points]
         values = [value for _, value in points]
-        if panel.drawn == "bars":
-            bottoms = [below[at] for at, _ in points]
+        if panel.drawn != "lines":
+            bottoms = [below[at] if panel.drawn == "parts" else 0 for at, _ in points]
             label = f"{series}  {amount(panel, sum(values))}"
             place.bar(times, values, STEP * 0.8 / 86400, bottoms, color=colour, label=label)
             for at, value in points:

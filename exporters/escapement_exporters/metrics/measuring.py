@@ -37,7 +37,7 @@ _log = logging.getLogger("escapement")
 _TOKENS: Final = [4**power for power in range(14)]
 _SECONDS: Final = [0.01 * 2**power for power in range(14)]
 """Bounds of buckets, as the conventions have them."""
-_DOLLARS: Final = [0.0001 * 4**power for power in range(12)]
+_DOLLARS: Final = [0.0001 * 2**power for power in range(22)]
 _AT_EXIT: Final = 2.0
 _NAMES: Final = (
     semconv.OPERATION_NAME, semconv.PROVIDER_NAME, semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL,
