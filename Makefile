@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 SCALE := .venv-scale
+DASHBOARDS := .venv-dashboards
 
 # How much of it: kills of each kind, and spans of the stores that are read (none: a million, and ten million).
 KILLS ?= 200
@@ -15,7 +16,7 @@ SPANS ?=
 FRAMEWORKS ?=
 
 .PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff bench-guards bench-collect
-.PHONY: bench-otlp mutations branches scale kill sdks frameworks interop wheel clean
+.PHONY: bench-otlp mutations branches scale kill sdks frameworks interop dashboards wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -36,6 +37,7 @@ help:
 	@echo "make sdks         the fidelity matrix with the oldest SDKs that are supported"
 	@echo "make frameworks   agents of LangChain, crewai, DSPy, ... recorded, and replayed with their provider gone"
 	@echo "make interop      instrumentors of others recorded, imported, replayed; runs sent to Phoenix, MLflow and rotel"
+	@echo "make dashboards   the files of dashboards/, written anew and checked with Grafana's own types and parsers"
 	@echo "make clean        remove what these commands made"
 
 $(BIN)/python:
@@ -102,14 +104,14 @@ mutations: $(VENV)/dev
 	$(BIN)/python -m benchmarks.mutations
 
 scale: $(SCALE)/ready
-	$(SCALE)/bin/python -m pytest -rs tests/test_engines.py
+	$(SCALE)/bin/python -m pytest -rs tests/test_engines.py tests/dashboards/test_clickhouse.py
 	$(SCALE)/bin/python -m benchmarks.scale $(SPANS)
 
 # Half a gigabyte that nothing else needs. Spark asks for Java, which is not to be had from PyPI.
 $(SCALE)/ready: pyproject.toml | $(BIN)/python
 	@echo "installing chDB and PySpark into $(SCALE) (some minutes, the first time)" >&2
 	@$(BIN)/python -m venv $(SCALE)
-	@$(SCALE)/bin/python -m pip --disable-pip-version-check --quiet install -e ".[openai,anthropic]" pytest chdb pyspark
+	@$(SCALE)/bin/python -m pip --disable-pip-version-check --quiet install -e ".[openai,anthropic,collect]" pytest chdb pyspark
 	@touch $@
 
 kill: $(VENV)/dev
@@ -124,6 +126,17 @@ frameworks: $(VENV)/dev
 
 interop: $(VENV)/dev
 	$(BIN)/python -m pytest tests/foreign -n 0 -m framework
+
+dashboards: $(VENV)/dev $(DASHBOARDS)/ready
+	$(BIN)/python -m dashboards.panels
+	$(BIN)/python -m pytest -n 0 -rs tests/dashboards
+
+# Types and grammars that Grafana publishes on npm. Without it the files are written all the same, and checked less.
+$(DASHBOARDS)/ready: Makefile
+	@mkdir -p $(DASHBOARDS)
+	@if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix $(DASHBOARDS) \
+		@grafana/schema@13.2.3 @grafana/lezer-traceql@1.0.0 @lezer/lr@1.4.12 typescript@7.0.2 && touch $@; \
+	else echo "npm is not installed: types and TraceQL are not checked" >&2; fi
 
 clean:
 	rm -rf $(VENV) .venv-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -159,7 +159,8 @@ def test_the_python_of_the_page_on_otlp_runs() -> None:
         exec(compile(block.replace("http://localhost:4318", receiver.url), "otlp.md", "exec"), {})
         pipeline.finish()
         assert [span.name for span in receiver.spans] == ["support-agent"]
-    named = set(re.findall(r"^\| `((?:gen_ai|escapement)\.[a-z_.]+)` \|", text, re.MULTILINE))
+    metrics = text.partition("## Metrics")[2]
+    named = set(re.findall(r"^\| `((?:gen_ai|escapement)\.[a-z_.]+)` \|", metrics, re.MULTILINE))
     assert named == set(measuring._instruments(NoOpMeterProvider()))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 from opentelemetry import metrics as otel
@@ -14,9 +16,13 @@ from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricR
 from opentelemetry.util._once import Once
 
 import escapement
+from escapement.engine import usage
+from escapement.store.prices import Prices
+from escapement.store.traces import SpanStore
 from escapement_exporters.export import pipeline
 from escapement_exporters.metrics import measuring
 from tests.conftest import ask
+from tests.dashboards import story
 from tests.provider import Provider
 from tests.receiver import Receiver
 
@@ -65,7 +71,7 @@ def test_live_calls(client: openai.OpenAI, provider: Provider, reader: InMemoryM
             ask(client, "bad", model="error-400")
     measured = found(reader)
     assert sorted(measured) == [
-        "escapement.client.cost", "gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk",
+        "escapement.client.cost", "escapement.run.cost", "gen_ai.client.operation.duration", "gen_ai.client.operation.time_to_first_chunk",
         "gen_ai.client.token.usage",
     ]  # fmt: skip
     port = int(provider.base_url.rpartition(":")[2])
@@ -91,6 +97,9 @@ def test_live_calls(client: openai.OpenAI, provider: Provider, reader: InMemoryM
     assert 0 < seconds < 30
     ((paid, dollars),) = measured["escapement.client.cost"]
     assert paid == common
+    assert dollars == pytest.approx(trace.cost)
+    ((how, (count, dollars)),) = measured["escapement.run.cost"]
+    assert (how, count) == ({"escapement.trace.status": "completed"}, 1)
     assert dollars == pytest.approx(trace.cost)
 
 
@@ -138,8 +147,31 @@ def test_the_collector_where_the_application_has_no_provider(
         for scope in resource.scope_metrics
         for metric in scope.metrics
     }
-    assert names == {"gen_ai.client.operation.duration", "gen_ai.client.token.usage", "escapement.client.cost"}
+    assert names == {
+        "gen_ai.client.operation.duration", "gen_ai.client.token.usage", "escapement.client.cost", "escapement.run.cost",
+    }  # fmt: skip
     for provider in measuring._made:
         provider.shutdown()
     measuring._made.clear()
     measuring._own.cache_clear()
+
+
+def test_tools_savings_and_what_runs_cost(
+    client: openai.OpenAI, claude: anthropic.Anthropic, reader: InMemoryMetricReader, store: Path
+) -> None:
+    told = story.tell(client, claude)
+    measured = found(reader)
+    steps = SpanStore(store).load(told.support.trace_id).steps
+    of_tools = {"gen_ai.tool.name": "search", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o"}
+    asked = len(steps[2].attributes["escapement.tools.called"])
+    assert measured["escapement.tool.calls"] == measured["escapement.tool.failures"] == [(of_tools, asked)]
+    # What was served would have cost what it cost: all of it once, and its first call once more.
+    once = [usage.cost_of(step.attributes, step.start, Prices()) or 0.0 for step in steps]
+    ((served, saved),) = measured["escapement.replay.saved"]
+    ((_, hits),) = measured["escapement.replay.hits"]
+    assert (served["gen_ai.request.model"], hits) == ("gpt-4o", 5)
+    assert saved == pytest.approx(sum(once) + once[0])
+    # One run's price is not known, and one made no live call.
+    assert {how["escapement.trace.status"]: (count, pytest.approx(cost)) for how, (count, cost) in measured["escapement.run.cost"]} == {
+        "completed": (2, told.support.cost + told.diverged.cost), "killed": (1, told.looping.cost),
+    }  # fmt: skip

@@ -22,6 +22,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 import escapement
 from escapement.store.layout import Layout
 from escapement.store.pieces import Delta
+from escapement.store.prices import Prices
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
 from escapement.words.errors import ConfigError
@@ -87,7 +88,9 @@ def test_a_run_arrives_slim(client: openai.OpenAI, receiver: Receiver, store: Pa
             step.span_id, step.start, step.end,
         )  # fmt: skip
     # As `escapement export --format otlp` has it, attribute for attribute.
-    exported = {span.span_id: attributes(span.attributes) for span in spans(parsed(documents.export(row)))}
+    exported = {
+        span.span_id: attributes(span.attributes) for span in spans(parsed(documents.export(row, prices=Prices())))
+    }
     assert {span.span_id: attributes(span.attributes) for span in receiver.spans} == exported
     assert "secret question" not in str(receiver.requests)
     resource = attributes(receiver.requests[0].resource_spans[0].resource.attributes)

@@ -17,6 +17,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 import escapement
+from escapement.engine import usage
+from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
@@ -68,7 +70,7 @@ def spans(message: ExportTraceServiceRequest) -> list[Span]:
 
 
 def exported(store: Path, trace_id: str, content: bool = False) -> ExportTraceServiceRequest:
-    return parsed(documents.export(SpanStore(store).load(trace_id), content=content))
+    return parsed(documents.export(SpanStore(store).load(trace_id), content=content, prices=Prices()))
 
 
 def test_a_run(client: openai.OpenAI, provider: Provider, store: Path) -> None:
@@ -120,7 +122,12 @@ def test_a_run(client: openai.OpenAI, provider: Provider, store: Path) -> None:
         name: value
         for name, value in row.steps[0].attributes.items()
         if name not in semconv.PAYLOAD | {semconv.REQUEST_HEADERS, semconv.RESPONSE_HEADERS}
-    } | {semconv.RESPONSE_BYTES: len(body), semconv.RESPONSE_HASH: blake2b(body, digest_size=16).hexdigest()}
+    } | {
+        semconv.RESPONSE_BYTES: len(body),
+        semconv.RESPONSE_HASH: blake2b(body, digest_size=16).hexdigest(),
+        semconv.CALL_FAILED: 0,
+        semconv.CALL_COST: usage.cost_of(row.steps[0].attributes, row.steps[0].start, Prices()),
+    }
     assert attributes(other_span.attributes) == {"n": 1}
     (event,) = other_span.events
     assert (event.name, attributes(event.attributes)) == ("happened", {"k": "v"})
@@ -285,6 +292,7 @@ def test_the_document_itself() -> None:
                                         {"key": "escapement.trace.id", "value": {"stringValue": "tr_0123456789ab"}},
                                         {"key": "escapement.trace.name", "value": {"stringValue": "agent"}},
                                         {"key": "escapement.mode", "value": {"stringValue": "record"}},
+                                        {"key": "escapement.trace.status", "value": {"stringValue": "completed"}},
                                     ],
                                 },
                                 {
@@ -335,6 +343,7 @@ def test_the_document_itself() -> None:
                                                 }
                                             },
                                         },
+                                        {"key": "escapement.call.failed", "value": {"intValue": "1"}},
                                     ],
                                     "status": {"code": 2, "message": "cut"},
                                 },

@@ -25,6 +25,7 @@ def test_the_wheel(tmp_path: Path) -> None:
         "escapement_exporters",
         "escapement_dashboards",
         f"{wheel.name.rsplit('-', 3)[0]}.dist-info",
+        f"{wheel.name.rsplit('-', 3)[0]}.data",
     }
     for package in ("escapement", "escapement_instrumentation", "escapement_exporters", "escapement_dashboards"):
         assert f"{package}/py.typed" in names
@@ -48,3 +49,7 @@ print(trace.status)
         [environment / "bin" / "escapement", "list", "-q"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert listed.stdout.startswith("tr_")
+    for folder in ("grafana", "sql"):
+        made = {path.name: path.read_bytes() for path in (ROOT / "dashboards" / folder).iterdir()}
+        shared = environment / "share" / "escapement" / folder
+        assert {path.name: path.read_bytes() for path in shared.iterdir()} == made != {}

@@ -14,10 +14,11 @@ import typer
 
 from escapement.cli import output
 from escapement.store import documents, exchange, imports, sealing
+from escapement.store.prices import Prices
 from escapement.store.rows import TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
-from escapement.words.config import resolve
+from escapement.words.config import Settings, resolve
 from escapement.words.errors import ConfigError, EscapementError
 
 
@@ -47,9 +48,10 @@ def export(
         raise ConfigError(f"--format takes json or otlp, not {format!r}")
     if format == "json" and content is not None:
         raise ConfigError("--content and --no-content go with --format otlp: a trace without its content is none")
-    store = SpanStore(resolve().storage_dir)
+    settings = resolve()
+    store = SpanStore(settings.storage_dir)
     row = store.load(store.resolve(trace))
-    data = exchange.dump(exchange.export_document(row)) if format == "json" else _otlp(row, bool(content))
+    data = exchange.dump(exchange.export_document(row)) if format == "json" else _otlp(row, bool(content), settings)
     if to == "-" or (not to and not sys.stdout.isatty()):
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -108,10 +110,11 @@ def _taken_in(
             typer.echo(f"{name}: {row.trace_id} has {told}", err=True)
 
 
-def _otlp(row: TraceRow, content: bool) -> bytes:
+def _otlp(row: TraceRow, content: bool, settings: Settings) -> bytes:
     from escapement_exporters.otlp import documents
 
-    return orjson.dumps(documents.export(row, content=content), option=orjson.OPT_APPEND_NEWLINE)
+    exported = documents.export(row, content=content, prices=Prices.of(settings))
+    return orjson.dumps(exported, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _write(path: Path, data: bytes, force: bool) -> None:

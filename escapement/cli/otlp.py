@@ -8,6 +8,7 @@ import typer
 
 from escapement.cli import output
 from escapement.store.layout import Layout
+from escapement.store.prices import Prices
 from escapement.store.traces import SpanStore
 from escapement.words.config import Settings, resolve
 from escapement.words.errors import ConfigError
@@ -45,9 +46,10 @@ def push(
         with output.progress("Sending") as progress:
             if not traces:
                 made.append(("", push_spool(Spool(Layout.of(settings.storage_dir)), receiver, progress)))
-            store = SpanStore(settings.storage_dir)
+            prices = Prices.of(settings)
+            store = SpanStore(settings.storage_dir, prices=prices)
             for trace_id in [store.resolve(reference) for reference in traces or ()]:
-                made.append((trace_id, push_trace(store.load(trace_id), receiver, progress)))
+                made.append((trace_id, push_trace(store.load(trace_id), receiver, progress, prices)))
     finally:
         receiver.close()
     if as_json:

@@ -7,6 +7,7 @@ Ports drive it. An SDK's hook makes a `Call` and puts it into `current_call`; th
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -24,6 +25,7 @@ from escapement.providers import (
     eventstream,
     request_attributes,
     streamed,
+    tools_called,
 )
 from escapement.store.pieces import Body
 from escapement.words import semconv
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 Decode = Callable[[Sequence[bytes]], list[bytes]]
 _BODY_OF_ATTEMPT = 2048  # bytes of a failed attempt's answer that are kept
+
+_MAY_CALL = re.compile(b"(?i:tool|function)").search
 
 current_call: ContextVar[Call | None] = ContextVar("escapement_call", default=None)
 
@@ -257,6 +261,8 @@ class Exchange:
         if self.status >= 400:
             attributes[semconv.ERROR_TYPE] = str(self.status)
         attributes.update(answer_attributes(operation, document, provider))
+        if _MAY_CALL(body) is not None:  # reading messages costs, and most answers call nothing
+            attributes.update(tools_called(operation, document))
         self.document = document
         return attributes
 

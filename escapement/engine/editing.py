@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from escapement.engine import redaction
-from escapement.providers import answer_attributes, answer_document, recognise
+from escapement.providers import answer_attributes, answer_document, recognise, tools_called
 from escapement.providers.edits import Edit, edited
 from escapement.store.rows import Attributes, StepRow, TraceRow
 from escapement.words import semconv
@@ -17,7 +17,7 @@ from escapement.words.http import content_type
 _OF_THE_ANSWER = ("gen_ai.response.", "gen_ai.usage.", "openai.response.")
 _OF_ITS_BYTES = (
     semconv.RESPONSE_BODY, semconv.RESPONSE_BODY_BASE64, semconv.RESPONSE_CHUNKS, semconv.RESPONSE_WIRE,
-    semconv.RESPONSE_ENCODED, semconv.RESPONSE_ENDING, semconv.ATTEMPTS,
+    semconv.RESPONSE_ENCODED, semconv.RESPONSE_ENDING, semconv.ATTEMPTS, semconv.TOOLS_CALLED,
 )  # fmt: skip
 
 
@@ -62,7 +62,8 @@ def _edited(step: StepRow, wanted: Edit) -> tuple[StepRow, list[str]]:
         if name not in _OF_ITS_BYTES and not name.startswith(_OF_THE_ANSWER)
     }
     provider = step.attributes.get(semconv.PROVIDER_NAME, "")
-    rest |= answer_attributes(operation, answer_document(operation, body, kind), provider)
+    document = answer_document(operation, body, kind)
+    rest |= answer_attributes(operation, document, provider) | tools_called(operation, document)
     rest[semconv.RESPONSE_HEADERS] = [
         (name, str(len(body)) if name.lower() == "content-length" else value)
         for name, value in attributes[semconv.RESPONSE_HEADERS]

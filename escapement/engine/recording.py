@@ -205,6 +205,7 @@ class Recording:
 
     def _close(self, status: str, error: str | None, lost: int) -> None:
         if self._root is not None:
+            self._root.set_attribute(semconv.TRACE_STATUS, status)
             if status != "completed":
                 self._root.set_status(otel.StatusCode.ERROR, error)
             self._root.end()

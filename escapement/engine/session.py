@@ -153,8 +153,9 @@ class Session:
                 self._serve(step, lane, row)
                 return row
             assert body is not None
+            differs = ""
             if answers is not None and not answers.over:
-                self._go_live(answers, print_, request, operation, lane, step, body)
+                differs = self._go_live(answers, print_, request, operation, lane, step, body)
             self._guards.sent(print_)
             start = time.time_ns()
             attributes = request_span(operation, request, body)
@@ -163,6 +164,10 @@ class Session:
             attributes[semconv.LANE] = lane
             attributes[semconv.MODE] = self.mode
             attributes[semconv.FINGERPRINT] = print_
+            if differs:
+                attributes[semconv.DIVERGENCE] = differs
+            if self._guards.failing:
+                attributes[semconv.TOOLS_FAILED] = [redaction.name(tool) for tool in self._guards.failing]
             if bytes_ and not body.secrets:  # a hash of a short secret could be guessed
                 attributes[semconv.EXACT] = bytes_
             delta, new = self._splitter.describe(body, lane, step)
@@ -219,7 +224,9 @@ class Session:
             self._fork()
         answers.expected = not answers.strict
         delta, new = self._splitter.describe(self._splitter.split(self.source.request_body(row), lane), lane, step)
-        asked = {name: value for name, value in row.attributes.items() if not semconv.is_of_answer(name)} | {
+        recorded = {name: value for name, value in row.attributes.items() if not semconv.is_of_answer(name)}
+        recorded.pop(semconv.DIVERGENCE, None)
+        asked = recorded | {
             semconv.TRACE_ID: self.trace_id,
             semconv.STEP: step,
             semconv.LANE: lane,
@@ -243,12 +250,12 @@ class Session:
 
     def _go_live(
         self, answers: Answering, print_: str, request: Request, operation: Operation, lane: str, step: int, body: Body
-    ) -> None:
-        """A request that no step answers: it was to go live, or it is a miss. That is an error in strict replay."""
+    ) -> str:
+        """A request that no step answers: it was to go live, or it is a miss; why. An error in strict replay."""
         if answers.is_to_go_live(print_, step, self._recording.begun):
             if not self._recording.begun:
                 self._fork()
-            return
+            return ""
         self.misses += 1
         error = answers.miss(print_, request, operation, lane, step, body)
         self._report({"record": "miss", "divergence": error.as_dict()})
@@ -263,6 +270,7 @@ class Session:
         warn(f"a replayed program asked for something new, and it goes live ({where}):\n{error}")
         if answers.leaves:
             answers.stop()
+        return error.kind or error.reason
 
     def ended(self, exchange: Exchange) -> None:
         self._live.discard(exchange)

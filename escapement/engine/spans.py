@@ -21,6 +21,8 @@ from escapement.store.rows import StepRow
 from escapement.words import semconv
 
 _SAMPLED = otel.TraceFlags(otel.TraceFlags.SAMPLED)
+_COUNTED = ((semconv.TOOLS_CALLED, semconv.TOOL_CALLS), (semconv.TOOLS_FAILED, semconv.TOOL_FAILURES))
+"""Lists whose length is told, too: those who add up spans cannot look into them."""
 
 
 class StepSpan:
@@ -127,4 +129,7 @@ def slim(attributes: Mapping[str, Any]) -> dict[str, Any]:
         encoded = body.encode()
         slimmed[semconv.RESPONSE_BYTES] = len(encoded)
         slimmed[semconv.RESPONSE_HASH] = blake2b(encoded, digest_size=16).hexdigest()
+    for names, count in _COUNTED:
+        if names in attributes:
+            slimmed[count] = len(attributes[names])
     return slimmed

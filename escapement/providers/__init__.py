@@ -34,6 +34,7 @@ __all__ = [
     "request_document",
     "streamed",
     "tail",
+    "tools_called",
 ]
 
 _OF_SDKS = {"openai": openai.OPERATIONS, "anthropic": anthropic.OPERATIONS}
@@ -150,6 +151,14 @@ def answer_attributes(operation: Operation, document: Mapping[str, Any], provide
         return found | openai.own_answer(document) if provider == "openai" else found
     except (TypeError, ValueError, AttributeError, KeyError):
         return {}
+
+
+def tools_called(operation: Operation, document: Mapping[str, Any]) -> Attributes:
+    """The names of the tools that an answer asks for."""
+    with suppress(TypeError, ValueError, AttributeError, KeyError, IndexError):
+        if called := [call.name for message in operation.said(document) for call in message.tool_calls]:
+            return {semconv.TOOLS_CALLED: called}
+    return {}
 
 
 @lru_cache(maxsize=256)

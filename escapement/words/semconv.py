@@ -117,6 +117,12 @@ EDITED: Final = "escapement.response.edited"
 """Whether somebody edited the answer. What it says of tokens is then about the answer that was recorded."""
 REBUILT: Final = "escapement.rebuilt"
 """Of a step that was made from a span of others: what that did not hold, by name (`response.headers`)."""
+DIVERGENCE: Final = "escapement.divergence"
+"""Of a call that went live because the replayed trace held no answer for it: `kind` (or `reason`) of the error."""
+TOOLS_CALLED: Final = "escapement.tools.called"
+"""The names of the tools that an answer asks for."""
+TOOLS_FAILED: Final = "escapement.tools.failed"
+"""The names of the tools whose results are errors, of those that a request is the first to tell."""
 SERVED_FROM: Final = "escapement.served_from"
 """`[trace id, step]`: of a step of an imported fork, where its answer first was."""
 ATTEMPTS: Final = "escapement.attempts"
@@ -128,8 +134,22 @@ FAILURE_SENDING: Final = "escapement.failure.sending"
 RAISED: Final = "escapement.failure.raised"
 """The exception that the SDK made of the failure, as `package.Class`."""
 
+TRACE_STATUS: Final = "escapement.trace.status"
+"""What only telemetry has, from here on; a recording has what it follows from."""
+CALL_COST: Final = "escapement.call.cost"
+"""US dollars that a live call cost, at the prices of the day it is told."""
+CALL_SAVED: Final = "escapement.call.saved"
+"""US dollars that a served call did not cost again."""
+CALL_FAILED: Final = "escapement.call.failed"
+"""1 of a live call that failed, 0 of others: for languages that know means, but not how to divide."""
+TOOL_CALLS: Final = "escapement.tool.calls"
+"""How many tools an answer asks for, and how many a request says that they failed. Metrics of these names, too."""
+TOOL_FAILURES: Final = "escapement.tool.failures"
+
 METRIC_COST: Final = "escapement.client.cost"
 """US dollars for live calls. Calls whose price is not known are not in it. Metrics from here on."""
+METRIC_RUN_COST: Final = "escapement.run.cost"
+METRIC_SAVED: Final = "escapement.replay.saved"
 METRIC_LOOPS: Final = "escapement.guard.kills"
 METRIC_DIVERGENCES: Final = "escapement.replay.divergences"
 METRIC_HITS: Final = "escapement.replay.hits"
@@ -145,7 +165,7 @@ _OF_ANSWER: Final = (
 
 def is_of_answer(name: str) -> bool:
     """Whether an attribute of a step is known with its answer, and not before."""
-    return name.startswith(_OF_ANSWER) or name in (ERROR_TYPE, ATTEMPTS)
+    return name.startswith(_OF_ANSWER) or name in (ERROR_TYPE, ATTEMPTS, TOOLS_CALLED)
 
 
 PAYLOAD: Final = frozenset(

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 import orjson
 
+from escapement.engine import usage
 from escapement.engine.spans import slim
+from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import semconv
 
@@ -35,6 +37,8 @@ _CALLS: Final = frozenset(
 _KINDS: Final = ("gen_ai.operation.name", "openinference.span.kind", "llm.request.type")
 _RECENT: Final = 10_000
 """Calls that are remembered while a run goes on: whoever else tells of one does so soon."""
+_DONE: Final = frozenset({semconv.DIVERGENCE, semconv.TOOLS_FAILED, semconv.TOOL_FAILURES})
+"""What happened when a step was recorded, and does not happen again."""
 _LONGEST: Final = 1024
 """Characters of an attribute of somebody else's span. What is longer is, by all experience, somebody's message."""
 _CONTENT: Final = re.compile(
@@ -69,11 +73,12 @@ class RunSpans:
     """The spans of one run. Of `row` only the run itself is looked at: its steps may still be to come.
 
     What others began in the run, without a parent, lies below it. In older recordings it is a trace of its own, which
-    is made part of the run (`adopts`) or linked.
+    is made part of the run (`adopts`) or linked. Without `prices` no span says what its call cost.
     """
 
-    def __init__(self, row: TraceRow, *, adopts: bool = False) -> None:
+    def __init__(self, row: TraceRow, *, adopts: bool = False, prices: Prices | None = None) -> None:
         self._row = row
+        self._prices = prices
         # A damaged recording may have lost the ids of its run: then they follow from what is left.
         self._trace_id = row.otel_trace_id or row.trace_id.removeprefix("tr_").ljust(32, "0")
         self._span_id = row.span_id or self._id("run")
@@ -89,16 +94,22 @@ class RunSpans:
     def _id(self, what: object) -> str:
         return blake2b(f"{self._row.trace_id} {what}".encode(), digest_size=8).hexdigest()
 
-    def root(self) -> Span:
-        """The run itself, as far as it has come."""
+    def root(self, divergence: str = "") -> Span:
+        """The run itself, as far as it has come. `divergence`: why it left its trace, where no step says it."""
         row = self._row
+        for step in row.steps:
+            divergence = divergence or step.attributes.get(semconv.DIVERGENCE, "")
         attributes: dict[str, Any] = {
             semconv.TRACE_ID: row.trace_id,
             semconv.TRACE_NAME: row.name,
             semconv.MODE: row.mode,
         }
+        if divergence:
+            attributes[semconv.DIVERGENCE] = divergence
         last = row.ended
-        if last is None:
+        if last is not None:
+            attributes[semconv.TRACE_STATUS] = row.status
+        else:
             attributes[IN_FLIGHT] = True
             last = max((step.end or step.start for step in row.steps), default=row.created)
         failed = row.status in ("failed", "killed", "interrupted")
@@ -133,7 +144,19 @@ class RunSpans:
             message=attributes.get(semconv.FAILURE_MESSAGE),
         )
         source = step.source or step.attributes.get(semconv.SERVED_FROM)
+        if source is None and step.end is not None:
+            attributes[semconv.CALL_FAILED] = int(semconv.ERROR_TYPE in attributes)
+        cost = self._cost(step)
+        if cost is not None:
+            attributes[semconv.CALL_COST if source is None else semconv.CALL_SAVED] = cost
         return span if source is None else self._served(span, step, (source[0], source[1]))
+
+    def _cost(self, step: StepRow) -> float | None:
+        """US dollars for a call that was answered; None of what is not known."""
+        status = step.attributes.get(semconv.STATUS)
+        if self._prices is None or not isinstance(status, int) or not 0 < status < 400:
+            return None
+        return usage.cost_of(step.attributes, step.start, self._prices)
 
     def _served(self, span: Span, step: StepRow, source: tuple[str, int]) -> Span:
         """Its span is in the trace that it was recorded in. This one stands for it here, and points there.
@@ -141,7 +164,7 @@ class RunSpans:
         It was not paid for again, so it has no usage: whoever adds up tokens and costs counts them where they were.
         """
         span.attributes = {
-            **{name: value for name, value in span.attributes.items() if not name.startswith(_USED)},
+            **{name: value for name, value in span.attributes.items() if not _is_of_recording(name)},
             semconv.MODE: "replay",
             semconv.SERVED_FROM: f"{source[0]} step {source[1]}",
         }
@@ -223,7 +246,7 @@ def resource(row: TraceRow, around: Attributes | None = None) -> dict[str, Any]:
         "process.runtime.version": origin.get("python"),
         semconv.TRACE_ID: row.trace_id,
         semconv.TRACE_NAME: row.name,
-        "escapement.trace.status": row.status,
+        semconv.TRACE_STATUS: row.status,
         "escapement.trace.parent": row.parent,
         "escapement.trace.tags": list(row.tags) or None,
         "escapement.trace.metadata": orjson.dumps(row.metadata).decode() if row.metadata else None,
@@ -233,6 +256,10 @@ def resource(row: TraceRow, around: Attributes | None = None) -> dict[str, Any]:
 def _of_step(given: Attributes) -> dict[str, Any]:
     """Its attributes without what was said, and without headers; the answer as its size and hash."""
     return dict(sorted(slim({name: given[name] for name in given if name not in _NOT_TOLD}).items()))
+
+
+def _is_of_recording(name: str) -> bool:
+    return name.startswith(_USED) or name in _DONE
 
 
 def _said(attributes: Attributes, content: bool, event: str = "") -> Attributes:

@@ -85,6 +85,8 @@ class Guards:
         self, settings: Settings, prices: Prices, warn: Callable[[str], None], source: TraceRow | None
     ) -> None:
         self.broken = False
+        self.failing: tuple[str, ...] = ()
+        """The tools whose results are errors, of those that the request asked about last is the first to tell."""
         self._settings = settings
         self._prices = prices
         self._warn = warn
@@ -135,6 +137,7 @@ class Guards:
         """
         if self._deciding:
             raise ConfigError("the function given as on_guard made a model call in the very run that it decides about")
+        self.failing = ()
         if row is not None:
             return self._serve(step, lane, row, trace_id)
         if self._recorded is not None:
@@ -151,6 +154,7 @@ class Guards:
             at=at,
             beside=self._flying[fingerprint] > 0 or recorded.only_reads(request.method),
         )
+        self.failing = tuple(use.name for use in seen.uses if use.failed)
         if self._settings.budget_file is not None:
             self._share_in(self._settings.budget_file)
         return self._decide(self._judge(seen), trace_id)

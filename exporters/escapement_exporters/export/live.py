@@ -16,8 +16,10 @@ from escapement.engine.exporting import Outlet
 from escapement.engine.telemetry import own_version, service_name
 from escapement.store import segments
 from escapement.store.journal import Record
+from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import ids, semconv
+from escapement.words.config import Settings
 from escapement_exporters import content
 from escapement_exporters.spans import RunSpans, Span, resource, surroundings
 
@@ -31,8 +33,11 @@ _ANSWER = (semconv.RESPONSE_BODY, semconv.RESPONSE_BODY_BASE64, semconv.RESPONSE
 class Run(Outlet):
     """The outlet of one run. The program's threads leave records; the pipeline's thread turns them into spans."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
         self._pipeline = pipeline
+        self._settings = settings
+        self._prices: Prices | None = None
+        self._divergence = ""
         self.counted: Counter[str] = Counter()
         """By the pipeline's threads: sent, spooled, slimmed, dropped."""
         self._missed = 0
@@ -74,7 +79,7 @@ class Run(Outlet):
                 elif self._around.pop(record["span_id"], self) is None:
                     record = {**record, "around": True}
                 self._leave(record, size)
-            elif kind in ("trace", "end"):
+            elif kind in ("trace", "end", "miss"):
                 self._leave(record, 0)
 
     def _is_around(self, span_id: str) -> None:
@@ -102,7 +107,7 @@ class Run(Outlet):
     def _leave(self, record: Record, size: int) -> None:
         if self._pipeline.has_room:
             self._pipeline.put((self, record), size)
-        elif record["record"] != "start":  # a span is counted once, by its end
+        elif record["record"] not in ("start", "miss"):  # a span is counted once, by its end
             self._missed += 1
             self._pipeline.missed()
 
@@ -119,10 +124,12 @@ class Run(Outlet):
             yield from self._end(record)
         elif kind == "serve":
             yield self._serve(record["row"], record["of"])
-        elif kind == "end" and self._row is not None:
+        elif kind == "miss":
+            self._divergence = self._divergence or record["divergence"]["kind"] or record["divergence"]["reason"]
+        elif kind == "end" and self._row is not None and self._row.ended is None:  # one that is killed ends twice
             self._row.status, self._row.error = record["status"], record["error"]
             self._row.ended = record["time"]
-            yield RunSpans(self._row).root()
+            yield RunSpans(self._row).root(self._divergence)
         elif kind == "close" and self._served is not None:
             yield self._replayed(record)
 
@@ -144,8 +151,13 @@ class Run(Outlet):
 
     def _know(self, row: TraceRow) -> RunSpans:
         self.resource = _resource(row)
-        self._spans = RunSpans(row)
+        self._spans = RunSpans(row, prices=self._priced())
         return self._spans
+
+    def _priced(self) -> Prices:
+        if self._prices is None:
+            self._prices = Prices.of(self._settings)
+        return self._prices
 
     def _join(self, trace_id: str, otel_trace_id: str) -> RunSpans:
         """Of a process that takes part in a run: its header and its end are told elsewhere."""
@@ -224,7 +236,8 @@ class Run(Outlet):
 
     def _provisional(self, row: StepRow, record: Record) -> RunSpans:
         otel_id = f"{ids.new_otel_trace_id():032x}"
-        origin = {"escapement": own_version(), "service": service_name(), "pid": os.getpid()}
+        # Without a name of the program's, all replays are of one service, not each of one of its own.
+        origin = {"escapement": own_version(), "service": service_name() or "escapement", "pid": os.getpid()}
         self._replay = TraceRow(
             trace_id=row.trace_id,
             name=f"replay of {row.trace_id}",
@@ -239,14 +252,14 @@ class Run(Outlet):
             origin=origin,
         )
         self.resource = _resource(self._replay)
-        return RunSpans(self._replay)
+        return RunSpans(self._replay, prices=self._priced())
 
     def _replayed(self, record: Record) -> Span:
         row = self._replay
         row.ended, row.status, row.error = record["time"], record["status"], record["error"]
-        return RunSpans(row).root()
+        return RunSpans(row).root(self._divergence if self._row is None else "")  # else it is told by what came of it
 
 
 def _resource(row: TraceRow) -> Mapping[str, Any]:
     """Of a run that is under way: how it ends is not known yet."""
-    return {name: value for name, value in resource(row, surroundings()).items() if name != "escapement.trace.status"}
+    return {name: value for name, value in resource(row, surroundings()).items() if name != semconv.TRACE_STATUS}

@@ -52,7 +52,7 @@ def outlet(to: Endpoint, settings: Settings) -> Run:
         key = (to, str(store.root.absolute()))
         if key not in _pipelines:
             _pipelines[key] = Pipeline(to, Spool(store))
-        return Run(_pipelines[key])
+        return Run(_pipelines[key], settings)
 
 
 class Pipeline:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from escapement.store.prices import Prices
 from escapement.store.rows import TraceRow
 from escapement_exporters import content
 from escapement_exporters.export.spool import Spool
@@ -30,13 +31,13 @@ class Pushed:
         return not any(self.counted[what] for what in ("rejected", "dropped", "left"))
 
 
-def push_trace(row: TraceRow, receiver: Receiver, progress: Progress) -> Pushed:
+def push_trace(row: TraceRow, receiver: Receiver, progress: Progress, prices: Prices | None = None) -> Pushed:
     """Send all spans of a trace, with what was said in it if telemetry may hold that."""
     pushed = Pushed()
     batches = Batches()
     around = resource(row, surroundings())
     total = 1 + len(row.steps) + len(row.spans)
-    for number, span in enumerate(_spans(row)):
+    for number, span in enumerate(_spans(row, prices)):
         progress(number, total)
         for batch in batches.add(span, pushed, around, row.origin.get("escapement")):
             _send(batch, receiver, pushed)
@@ -45,8 +46,8 @@ def push_trace(row: TraceRow, receiver: Receiver, progress: Progress) -> Pushed:
     return pushed
 
 
-def _spans(row: TraceRow) -> Iterator[Span]:
-    run = RunSpans(row)
+def _spans(row: TraceRow, prices: Prices | None) -> Iterator[Span]:
+    run = RunSpans(row, prices=prices)
     said = content.Content(row.pieces) if content.wanted() else None
     yield run.root()
     for step in row.steps:

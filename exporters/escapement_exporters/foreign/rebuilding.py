@@ -18,7 +18,7 @@ from escapement.engine import redaction
 from escapement.engine.fingerprint import fingerprint
 from escapement.engine.lanes import ROOT
 from escapement.engine.normalising import Normalising
-from escapement.providers import answer_attributes, request_attributes, streams
+from escapement.providers import answer_attributes, request_attributes, streams, tools_called
 from escapement.store import vetting
 from escapement.store.exchange import described
 from escapement.store.pieces import Delta, Splitter
@@ -202,7 +202,8 @@ class _Builder:
             document = orjson.loads(redaction.scrub(orjson.dumps(document)))
         lost = bodies.missing(told, document)
         if document is not None:
-            attributes |= answer_attributes(operation, document) | _answer(span, told, document)
+            attributes |= answer_attributes(operation, document) | tools_called(operation, document)
+            attributes |= _answer(span, told, document)
         else:
             attributes |= _failure(span, told)
             if semconv.STATUS in attributes:

@@ -37,15 +37,18 @@ _log = logging.getLogger("escapement")
 _TOKENS: Final = [4**power for power in range(14)]
 _SECONDS: Final = [0.01 * 2**power for power in range(14)]
 """Bounds of buckets, as the conventions have them."""
+_DOLLARS: Final = [0.0001 * 2**power for power in range(22)]
 _AT_EXIT: Final = 2.0
 _NAMES: Final = (
     semconv.OPERATION_NAME, semconv.PROVIDER_NAME, semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL,
     semconv.SERVER_ADDRESS, semconv.SERVER_PORT,
 )  # fmt: skip
 """Attributes of every measurement, where they are known."""
+_OF_TOOLS: Final = (semconv.PROVIDER_NAME, semconv.REQUEST_MODEL)
 _OF_ANSWER: Final = (
     semconv.RESPONSE_MODEL, semconv.ERROR_TYPE, semconv.STATUS, semconv.RESPONSE_TIME_TO_FIRST_CHUNK,
     semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS, semconv.USAGE_CACHE_READ, semconv.USAGE_CACHE_WRITE,
+    semconv.TOOLS_CALLED,
 )  # fmt: skip
 
 
@@ -67,11 +70,16 @@ class Measured(Outlet):
         self._prices: Prices | None = None
         self._asked: dict[str, Record] = {}
         self._diverged = False
+        self._heads = False
+        self._calls = 0
+        self._spent: float | None = 0.0
 
     def take(self, records: Sequence[Record]) -> None:
         for record in records:
             kind = record["record"]
-            if kind == "start":
+            if kind == "trace":
+                self._heads = True
+            elif kind == "start":
                 self._asked[record["span_id"]] = record
             elif kind == "span":
                 start = self._asked.pop(record["span_id"], None)
@@ -89,13 +97,16 @@ class Measured(Outlet):
 
     def serve(self, row: StepRow, record: Record) -> None:
         if self._is_heard():
-            self._leave(_Counted(semconv.METRIC_HITS, _common(row.attributes)))
+            self._leave(_Call(row.attributes, row.start, row.start, served=True))
 
     def close(self, status: str, error: str | None) -> None:
         self._asked.clear()
+        if self._heads and self._is_heard():
+            self._leave(_Ended(status))
 
     def after_fork(self) -> None:
         self._asked = {}
+        self._heads = False
 
     def counts(self) -> Counter[str]:
         return Counter()
@@ -103,13 +114,13 @@ class Measured(Outlet):
     def _is_heard(self) -> bool:
         return self._to is not None or _of_application() is not None
 
-    def _leave(self, what: _Call | _Counted) -> None:
+    def _leave(self, what: _Measurable) -> None:
         if _worker.has_room:
             _worker.put((self, what))
 
     # -- on our thread -------------------------------------------------------------------------------------------
 
-    def measure(self, what: _Call | _Counted) -> None:
+    def measure(self, what: _Measurable) -> None:
         """Make a measurement, where somebody listens."""
         provider = _of_application() or (_own(self._to) if self._to is not None else None)
         if provider is None:
@@ -117,8 +128,15 @@ class Measured(Outlet):
         instruments = _instruments(provider)
         if isinstance(what, _Counted):
             instruments[what.name].add(1, what.attributes)
-            return
-        self._measure_call(what, instruments)
+        elif isinstance(what, _Ended):
+            if self._calls and self._spent is not None:
+                instruments[semconv.METRIC_RUN_COST].record(self._spent, {semconv.TRACE_STATUS: what.status})
+        elif what.served:
+            instruments[semconv.METRIC_HITS].add(1, _common(what.attributes))
+            if saved := self._cost(what):
+                instruments[semconv.METRIC_SAVED].add(saved, _common(what.attributes))
+        else:
+            self._measure_call(what, instruments)
 
     def _measure_call(self, call: _Call, instruments: Mapping[str, Any]) -> None:
         given = call.attributes
@@ -133,20 +151,33 @@ class Measured(Outlet):
             tokens = given.get(name)
             if type(tokens) is int and tokens >= 0:
                 instruments[semconv.CLIENT_TOKEN_USAGE].record(tokens, common | {semconv.TOKEN_TYPE: kind})
-        if self._prices is None:
-            self._prices = Prices.of(self._settings)
-        cost = usage.cost_of(given, call.start, self._prices)
+        cost = self._cost(call)
         if cost:
             instruments[semconv.METRIC_COST].add(cost, common)
+        self._calls += 1
+        self._spent = None if cost is None or self._spent is None else self._spent + cost
+        used = {name: given[name] for name in _OF_TOOLS if name in given}
+        for names, metric in (
+            (semconv.TOOLS_CALLED, semconv.TOOL_CALLS),
+            (semconv.TOOLS_FAILED, semconv.TOOL_FAILURES),
+        ):
+            for tool in given.get(names) or ():
+                instruments[metric].add(1, {semconv.TOOL_NAME: tool} | used)
+
+    def _cost(self, call: _Call) -> float | None:
+        """US dollars, at list prices or the user's; None where they are not known."""
+        if self._prices is None:
+            self._prices = Prices.of(self._settings)
+        return usage.cost_of(call.attributes, call.start, self._prices)
 
 
 class _Call:
-    """A live call that has ended."""
+    """A live call that has ended, or one that was served."""
 
-    __slots__ = ("attributes", "end", "start")
+    __slots__ = ("attributes", "end", "served", "start")
 
-    def __init__(self, attributes: Mapping[str, Any], start: int, end: int) -> None:
-        self.attributes, self.start, self.end = attributes, start, end
+    def __init__(self, attributes: Mapping[str, Any], start: int, end: int, *, served: bool = False) -> None:
+        self.attributes, self.start, self.end, self.served = attributes, start, end, served
 
 
 class _Counted:
@@ -156,6 +187,18 @@ class _Counted:
 
     def __init__(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         self.name, self.attributes = name, attributes or {}
+
+
+class _Ended:
+    """A run is over, in the process that it began in."""
+
+    __slots__ = ("status",)
+
+    def __init__(self, status: str) -> None:
+        self.status = status
+
+
+_Measurable = _Call | _Counted | _Ended
 
 
 def _common(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,6 +254,16 @@ def _instruments(provider: MeterProvider) -> dict[str, Any]:
         semconv.METRIC_COST: meter.create_counter(
             semconv.METRIC_COST, "{USD}", "What live calls cost, of those whose price is known."
         ),
+        semconv.METRIC_RUN_COST: _histogram(
+            meter, semconv.METRIC_RUN_COST, "{USD}", "What runs cost that made live calls.", _DOLLARS
+        ),
+        semconv.METRIC_SAVED: meter.create_counter(
+            semconv.METRIC_SAVED, "{USD}", "What calls would have cost that were answered from a trace."
+        ),
+        semconv.TOOL_CALLS: meter.create_counter(semconv.TOOL_CALLS, "{call}", "Tools that live answers asked for."),
+        semconv.TOOL_FAILURES: meter.create_counter(
+            semconv.TOOL_FAILURES, "{call}", "Results of tools that were errors."
+        ),
         semconv.METRIC_LOOPS: meter.create_counter(semconv.METRIC_LOOPS, "{run}", "Runs that a guard has stopped."),
         semconv.METRIC_DIVERGENCES: meter.create_counter(
             semconv.METRIC_DIVERGENCES, "{run}", "Replays that left their trace."
@@ -231,7 +284,7 @@ def _histogram(meter: Meter, name: str, unit: str, description: str, bounds: Seq
 # -- the thread ------------------------------------------------------------------------------------------------------
 
 
-def _work(item: tuple[Measured, _Call | _Counted]) -> None:
+def _work(item: tuple[Measured, _Measurable]) -> None:
     measured, what = item
     measured.measure(what)
 

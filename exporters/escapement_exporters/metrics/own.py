@@ -6,6 +6,7 @@ OpenTelemetry's own exporter would say on stderr, once a minute, that a collecto
 from __future__ import annotations
 
 import os
+import uuid
 from typing import Any, Final
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -36,6 +37,8 @@ def provider(to: Endpoint) -> MeterProvider:
             "telemetry.sdk.language": "python",
             "telemetry.sdk.version": own_version(),
             "process.pid": os.getpid(),
+            # Without it, sums of processes that run at once would be one series that jumps to and fro.
+            "service.instance.id": str(uuid.uuid4()),
         }
     )
     reader = PeriodicExportingMetricReader(_Exporter(to))

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from escapement.store.prices import Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.words import semconv
 from escapement.words.errors import StoreError
@@ -23,12 +24,12 @@ SAMPLED: Final = 1
 """The flag of a link."""
 
 
-def export(row: TraceRow, *, content: bool = False) -> dict[str, Any]:
+def export(row: TraceRow, *, content: bool = False, prices: Prices | None = None) -> dict[str, Any]:
     """The document: the run as the root, a span for each step, and the spans of other instrumentation under them.
 
-    With `content`, bodies and headers of requests and answers are attributes, too.
+    With `content`, bodies and headers of requests and answers are attributes, too; with `prices`, what calls cost.
     """
-    run = RunSpans(row, adopts=True)
+    run = RunSpans(row, adopts=True, prices=prices)
     made = [run.root(), *(run.step(step, _bodies(row, step) if content else None) for step in row.steps)]
     scopes: dict[str, list[dict[str, Any]]] = {semconv.SCOPE: [_encoded(span) for span in made]}
     for record in row.spans:
