@@ -56,6 +56,8 @@ def test_a_step_as_it_is_kept(client: openai.OpenAI, provider: Provider, store: 
         "gen_ai.response.id": answer["id"],
         "gen_ai.response.model": answer["model"],
         "gen_ai.response.finish_reasons": [choice["finish_reason"] for choice in answer["choices"]],
+        "openai.response.service_tier": answer["service_tier"],
+        "openai.response.system_fingerprint": answer["system_fingerprint"],
         "gen_ai.usage.input_tokens": usage["prompt_tokens"],
         "gen_ai.usage.output_tokens": usage["completion_tokens"],
         "gen_ai.usage.cache_read.input_tokens": usage["prompt_tokens_details"]["cached_tokens"],
