@@ -88,6 +88,8 @@ def happen(client: openai.OpenAI, claude: anthropic.Anthropic, to: str) -> None:
                 pass
 
 
+WHEN: list[float] = []
+"""Beginning and end of what is shown, in seconds since the epoch."""
 SUPPORT: list[tuple[str, str]] = []
 """The runs that can be replayed, and what their tools gave."""
 
@@ -115,6 +117,7 @@ def main() -> None:
         pipeline.finish()
         time.sleep(2)
         ended = time.time()
+        WHEN[:] = [began - STEP, ended + STEP]
         draw("prometheus", lambda panel: of_prometheus(url, panel, began, ended))
         spans = list(traceql.exported(receiver))
         draw("tempo", lambda panel: of_tempo(panel, spans))
@@ -207,6 +210,7 @@ def draw(name: str, asked: Callable[[Panel], Lines]) -> None:
         for spine in place.spines.values():
             spine.set_color("#2c3235")
         show(place, panel, asked(panel))
+        place.set_xlim(*(datetime.fromtimestamp(at, UTC) for at in WHEN))
     figure.tight_layout(h_pad=2.2)
     figure.savefig(PICTURES / f"dashboard-{name}.png", dpi=80, pil_kwargs={"optimize": True})
     pyplot.close(figure)
