@@ -111,24 +111,50 @@ def test_the_spans_of_an_applications_provider_are_kept_when_asked_for(
         {own if when == "before" else ""}
         run = escapement.init("agent", keep_spans=True)
         {own if when == "after" else ""}
-        ask("first")
         with trace.get_tracer("app").start_as_current_span("tool"):
-            ask("second")
+            ask("hello")
         escapement.stop()
         with trace.get_tracer("app").start_as_current_span("afterwards"):
             pass
         with escapement.replay(run.trace_id, strict_replay=True):
-            ask("first")
-            ask("second")
+            ask("hello")
         print(json.dumps({{"id": run.trace_id}}))
         """,
     )
     (listed,) = escapement.open_store().list()
     row = SpanStore(store).load(str(result["id"]))
-    assert (listed.trace_id, listed.steps) == (row.trace_id, 2)
+    assert (listed.trace_id, listed.steps) == (row.trace_id, 1)
     (tool,) = row.spans
     assert (tool["name"], tool["scope"]) == ("tool", "app")
-    assert row.steps[1].parent_span_id == tool["span_id"]
+    assert row.steps[0].parent_span_id == tool["span_id"]
+
+
+@pytest.mark.parametrize("configured", ["before", "after", "twice"])
+def test_logfires_spans_are_kept_from_the_first_on(provider: Provider, store: Path, configured: str) -> None:
+    """Also those that begin before the first call. After a second `configure()`, from the next call on."""
+    configure = """
+        logfire.configure(send_to_logfire=False, console=False, inspect_arguments=False)
+    """
+    result = application(
+        provider,
+        f"""
+        import logfire
+        {configure if configured != "after" else ""}
+        run = escapement.init("agent", keep_spans=True)
+        {configure if configured != "before" else ""}
+        {"ask('first')" if configured == "twice" else ""}
+        with logfire.span("work"):
+            with logfire.span("plan"):
+                pass
+            ask("hello")
+        escapement.stop()
+        print(json.dumps({{"id": run.trace_id}}))
+        """,
+    )
+    row = SpanStore(store).load(str(result["id"]))
+    spans = {str(span["name"]): span for span in row.spans}
+    assert (spans.keys(), len(row.spans)) == ({"work", "plan"}, 2)
+    assert spans["plan"]["parent"] == row.steps[-1].parent_span_id == spans["work"]["span_id"]
 
 
 def test_anthropic_sends_no_header_on_our_account(provider: Provider) -> None:
@@ -296,6 +322,55 @@ def test_a_program_that_records_itself_is_not_exported_twice(provider: Provider,
     assert opened.query("SELECT count(*) AS n FROM llm_calls").to_pylist() == [{"n": 1}]
     names = opened.query("SELECT name FROM spans").column("name").to_pylist()
     assert (names.count("before"), names.count("inside")) == (1, 1)
+
+
+def test_what_a_replay_is_told_of_is_not_exported_as_calls(provider: Provider, store: Path) -> None:
+    """Instrumentors see calls in a replay as they do live, and say what was used; nothing was."""
+    done = instrumented(
+        """
+        import escapement, openai
+        client = openai.OpenAI()
+        def ask():
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
+        with escapement.init("agent") as run:
+            ask()
+        with escapement.replay(run.trace_id, strict_replay=True):
+            ask()
+        """,
+        provider,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    opened = escapement.open_store()
+    assert [(listed.name, listed.steps) for listed in opened.list()] == [("agent", 1)]
+    assert opened.query("SELECT count(*) AS n FROM llm_calls").to_pylist() == [{"n": 1}]
+
+
+def test_a_stream_that_outlives_its_run_is_counted_once(provider: Provider, store: Path) -> None:
+    """Our step ends with the run, and what others say of the call afterwards is the exporter's to leave out. What is
+    no call is kept."""
+    done = instrumented(
+        """
+        import escapement, openai
+        from opentelemetry import trace
+        client = openai.OpenAI()
+        run = escapement.init("agent")
+        tool = trace.get_tracer("app").start_span("tool")
+        stream = client.chat.completions.create(
+            model="gpt-4o", stream=True, stream_options={"include_usage": True},
+            messages=[{"role": "user", "content": "Hello"}],
+        )
+        next(stream)
+        escapement.stop()
+        for _ in stream:
+            pass
+        tool.end()
+        """,
+        provider,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    opened = escapement.open_store()
+    assert sorted((listed.name, listed.steps) for listed in opened.list()) == [("agent", 1), ("shop", 0)]
+    assert opened.query("SELECT count(*) AS n FROM llm_calls").to_pylist() == [{"n": 1}]
 
 
 def test_what_was_exported_survives_a_kill(store: Path) -> None:
