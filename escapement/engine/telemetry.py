@@ -157,7 +157,7 @@ def stand_in() -> None:
         return
     _instead_of = otel._PROXY_TRACER_PROVIDER, _THEIRS
     otel._PROXY_TRACER_PROVIDER = _stand_in
-    otel._set_tracer_provider = _set
+    otel._set_tracer_provider = _set  # type: ignore[assignment]
     otel.ProxyTracer._tracer = _OURS  # type: ignore[method-assign, assignment]
 
 
