@@ -303,8 +303,9 @@ print(json.dumps({{"id": run.trace_id, "used": used, "cost": run.cost,
     (summary,) = opened.list()
     assert (summary.steps, summary.input_tokens, summary.output_tokens) == (17, *tokens)
     assert float(summary.cost or 0) == pytest.approx(result["cost"])
-    stats = opened.stats(summary.trace_id)
-    assert [sum(group.calls for group in stats), sum(group.input_tokens or 0 for group in stats)] == [17, tokens[0]]
+    all_calls, *by_model = opened.stats(summary.trace_id)
+    assert (all_calls.calls, all_calls.input_tokens, all_calls.output_tokens) == (17, *tokens)
+    assert sum(group.calls for group in by_model) == 17
     counted = opened.query("SELECT count(*) AS n, sum(input_tokens) AS i, sum(output_tokens) AS o FROM llm_calls")
     assert counted.to_pylist() == [{"n": 17, "i": tokens[0], "o": tokens[1]}]
 
