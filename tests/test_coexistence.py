@@ -111,24 +111,50 @@ def test_the_spans_of_an_applications_provider_are_kept_when_asked_for(
         {own if when == "before" else ""}
         run = escapement.init("agent", keep_spans=True)
         {own if when == "after" else ""}
-        ask("first")
         with trace.get_tracer("app").start_as_current_span("tool"):
-            ask("second")
+            ask("hello")
         escapement.stop()
         with trace.get_tracer("app").start_as_current_span("afterwards"):
             pass
         with escapement.replay(run.trace_id, strict_replay=True):
-            ask("first")
-            ask("second")
+            ask("hello")
         print(json.dumps({{"id": run.trace_id}}))
         """,
     )
     (listed,) = escapement.open_store().list()
     row = SpanStore(store).load(str(result["id"]))
-    assert (listed.trace_id, listed.steps) == (row.trace_id, 2)
+    assert (listed.trace_id, listed.steps) == (row.trace_id, 1)
     (tool,) = row.spans
     assert (tool["name"], tool["scope"]) == ("tool", "app")
-    assert row.steps[1].parent_span_id == tool["span_id"]
+    assert row.steps[0].parent_span_id == tool["span_id"]
+
+
+@pytest.mark.parametrize("configured", ["before", "after", "twice"])
+def test_logfires_spans_are_kept_from_the_first_on(provider: Provider, store: Path, configured: str) -> None:
+    """Also those that begin before the first call. After a second `configure()`, from the next call on."""
+    configure = """
+        logfire.configure(send_to_logfire=False, console=False, inspect_arguments=False)
+    """
+    result = application(
+        provider,
+        f"""
+        import logfire
+        {configure if configured != "after" else ""}
+        run = escapement.init("agent", keep_spans=True)
+        {configure if configured != "before" else ""}
+        {"ask('first')" if configured == "twice" else ""}
+        with logfire.span("work"):
+            with logfire.span("plan"):
+                pass
+            ask("hello")
+        escapement.stop()
+        print(json.dumps({{"id": run.trace_id}}))
+        """,
+    )
+    row = SpanStore(store).load(str(result["id"]))
+    spans = {str(span["name"]): span for span in row.spans}
+    assert (spans.keys(), len(row.spans)) == ({"work", "plan"}, 2)
+    assert spans["plan"]["parent"] == row.steps[-1].parent_span_id == spans["work"]["span_id"]
 
 
 def test_anthropic_sends_no_header_on_our_account(provider: Provider) -> None:
@@ -151,65 +177,137 @@ def test_anthropic_sends_no_header_on_our_account(provider: Provider) -> None:
 
 
 INSTRUMENTORS = {
-    "traceloop": "from opentelemetry.instrumentation.openai import OpenAIInstrumentor",
-    "genai": "from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor",
-    "openinference": "from openinference.instrumentation.openai import OpenAIInstrumentor",
+    "traceloop": ["opentelemetry.instrumentation.openai", "opentelemetry.instrumentation.anthropic"],
+    "genai": ["opentelemetry.instrumentation.genai.openai", "opentelemetry.instrumentation.genai.anthropic"],
+    "openinference": ["openinference.instrumentation.openai", "openinference.instrumentation.anthropic"],
+    "anthropic's own": [],
 }
+EVERY = [module for modules in INSTRUMENTORS.values() for module in modules]
+AGENT = """
+import asyncio, importlib
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from pydantic import BaseModel
+import anthropic
+
+client = openai.OpenAI(api_key="k", base_url=sys.argv[1] + "/v1")
+claude = anthropic.Anthropic(api_key="k", base_url=sys.argv[1])
+TEXT = [{"role": "user", "content": "Hello"}]
+CHAT = {"model": "gpt-4o", "messages": TEXT}
+USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+CLAUDE = {"model": "claude-haiku-4-5", "max_tokens": 99, "messages": TEXT}
+SAID = {"model": "gpt-4o", "input": "Hello"}
+
+class City(BaseModel):
+    name: str
+
+def plain(answer):
+    return answer.model_dump(mode="json", warnings=False)
+
+def of_openai():
+    yield plain(client.chat.completions.create(**CHAT))
+    yield [plain(chunk) for chunk in client.chat.completions.create(**USAGE, **CHAT)]
+    raw = client.chat.completions.with_raw_response.create(**CHAT)
+    yield raw.headers["x-request-id"], raw.text, plain(raw.parse())
+    with client.chat.completions.with_streaming_response.create(**CHAT) as streamed:
+        yield streamed.read().decode()
+    parsed = client.chat.completions.parse(response_format=City, **CHAT)
+    yield plain(parsed), parsed.choices[0].message.parsed.name
+    yield plain(client.responses.create(**SAID))
+    yield [plain(event) for event in client.responses.create(stream=True, **SAID)]
+    yield plain(client.embeddings.create(model="text-embedding-3-small", input="Hello"))
+
+def of_anthropic():
+    yield plain(claude.messages.create(**CLAUDE))
+    yield [plain(event) for event in claude.messages.create(stream=True, **CLAUDE)]
+    with claude.messages.stream(**CLAUDE) as stream:
+        yield "".join(stream.text_stream), plain(stream.get_final_message())
+    raw = claude.messages.with_raw_response.create(**CLAUDE)
+    yield raw.headers["request-id"], raw.text(), plain(raw.parse())
+    with claude.messages.with_streaming_response.create(**CLAUDE) as streamed:
+        yield streamed.read().decode()
+
+async def of_both():
+    later = openai.AsyncOpenAI(api_key="k", base_url=sys.argv[1] + "/v1")
+    claude_later = anthropic.AsyncAnthropic(api_key="k", base_url=sys.argv[1])
+    said = [plain(await later.chat.completions.create(**CHAT))]
+    said.append([plain(chunk) async for chunk in await later.chat.completions.create(**USAGE, **CHAT)])
+    said.append(plain(await claude_later.messages.create(**CLAUDE)))
+    async with claude_later.messages.stream(**CLAUDE) as stream:
+        said.append(plain(await stream.get_final_message()))
+    await later.close()
+    await claude_later.close()
+    return said
+
+def agent():
+    return json.dumps([*of_openai(), *of_anthropic(), *asyncio.run(of_both())])
+"""
 
 
-@pytest.mark.parametrize("own", ["", "own provider"])
-@pytest.mark.parametrize("name", INSTRUMENTORS)
+@pytest.mark.parametrize(
+    ("modules", "own"),
+    [*((modules, True) for modules in INSTRUMENTORS.values()), (EVERY, True), (EVERY, False)],
+    ids=[*INSTRUMENTORS, "all at once", "all, and no provider"],
+)
 def test_no_call_is_counted_twice_none_is_lost_and_no_response_broken(
-    provider: Provider, store: Path, name: str, own: str
+    provider: Provider, store: Path, modules: list[str], own: bool
 ) -> None:
-    """Whatever else instruments the SDK: calls, streams, raw and parsed answers, live and replayed."""
+    """Whatever else instruments the SDKs: calls, streams, raw, streamed and parsed answers, live and replayed."""
     result = application(
         provider,
-        f"""
-        {INSTRUMENTORS[name]}
-        from pydantic import BaseModel
-        if {bool(own)}:
-            provider = TracerProvider()
-            provider.add_span_processor(SimpleSpanProcessor(exporter))
-            trace.set_tracer_provider(provider)
-        OpenAIInstrumentor().instrument()
+        AGENT
+        + f"""
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader], shutdown_on_exit=False))
+if {own}:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+for name in {modules}:
+    module = importlib.import_module(name)
+    getattr(module, "AnthropicInstrumentor" if "anthropic" in name else "OpenAIInstrumentor")().instrument()
 
-        asked = {{"model": "gpt-4o", "messages": [{{"role": "user", "content": "Hello"}}]}}
-
-        def agent():
-            said = [ask("one").model_dump(mode="json")]
-            stream = client.chat.completions.create(stream=True, stream_options={{"include_usage": True}}, **asked)
-            said += [chunk.model_dump(mode="json") for chunk in stream]
-            raw = client.chat.completions.with_raw_response.create(**asked)
-            said += [raw.headers["x-request-id"], raw.text, raw.parse().model_dump(mode="json")]
-            with client.chat.completions.with_streaming_response.create(**asked) as streamed:
-                said += [streamed.read().decode()]
-            said += [client.responses.create(model="gpt-4o", input="Hello").model_dump(mode="json")]
-            return said
-
-        with escapement.init("both", keep_spans=True) as run:
-            live = agent()
-            used = run.input_tokens, run.output_tokens, run.calls
-        with escapement.replay(run.trace_id, strict_replay=True) as again:
-            replayed = agent()
-        assert (again.hits, again.misses, again.input_tokens) == (5, 0, 0)
-        assert replayed == live, (replayed, live)
-        print(json.dumps({{"id": run.trace_id, "used": used, "spans": exported()}}))
-        """,
+with escapement.init("both", keep_spans=True) as run:
+    live = agent()
+    used = run.input_tokens, run.output_tokens, run.calls
+with escapement.replay(run.trace_id, strict_replay=True) as again:
+    replayed = agent()
+assert (again.hits, again.misses, again.input_tokens) == (17, 0, 0)
+assert replayed == live, (replayed, live)
+from escapement_exporters.metrics import measuring
+measuring.finish(10)
+measured = [
+    (point.count, point.sum)
+    for resource in reader.get_metrics_data().resource_metrics
+    for scope in resource.scope_metrics if scope.scope.name == "escapement"
+    for metric in scope.metrics if metric.name == "gen_ai.client.token.usage"
+    for point in metric.data.data_points if point.attributes["gen_ai.token.type"] == "input"
+]
+print(json.dumps({{"id": run.trace_id, "used": used, "cost": run.cost,
+                   "measured": sum(tokens for _, tokens in measured)}}, default=float))
+""",
     )
+    assert provider.count == 17
     row = SpanStore(store).load(str(result["id"]))
     tokens = [
         sum(int(step.attributes.get(f"gen_ai.usage.{kind}_tokens") or 0) for step in row.steps)
         for kind in ("input", "output")
     ]
-    assert result["used"] == [*tokens, 5]
-    assert tokens[0] > 0
-    assert {span["scope"] for span in row.spans}, "theirs are in the trace"
+    assert result["used"] == [*tokens, 17]
+    assert result["measured"] == tokens[0] > 0
+    theirs = {str(span["scope"]) for span in row.spans}
+    assert {name for name in theirs if "anthropic.sdk" in name} == ({"com.anthropic.sdk.python"} if own else set())
+    assert all(any(name.startswith(module) for name in theirs) for module in modules), theirs
     opened = escapement.open_store()
     (summary,) = opened.list()
-    assert (summary.steps, summary.input_tokens, summary.output_tokens) == (5, *tokens)
+    assert (summary.steps, summary.input_tokens, summary.output_tokens) == (17, *tokens)
+    assert float(summary.cost or 0) == pytest.approx(result["cost"])
+    all_calls, *by_model = opened.stats(summary.trace_id)
+    assert (all_calls.calls, all_calls.input_tokens, all_calls.output_tokens) == (17, *tokens)
+    assert sum(group.calls for group in by_model) == 17
     counted = opened.query("SELECT count(*) AS n, sum(input_tokens) AS i, sum(output_tokens) AS o FROM llm_calls")
-    assert counted.to_pylist() == [{"n": 5, "i": tokens[0], "o": tokens[1]}]
+    assert counted.to_pylist() == [{"n": 17, "i": tokens[0], "o": tokens[1]}]
 
 
 # -- OTEL_TRACES_EXPORTER=escapement ---------------------------------------------------------------------------------
@@ -296,6 +394,55 @@ def test_a_program_that_records_itself_is_not_exported_twice(provider: Provider,
     assert opened.query("SELECT count(*) AS n FROM llm_calls").to_pylist() == [{"n": 1}]
     names = opened.query("SELECT name FROM spans").column("name").to_pylist()
     assert (names.count("before"), names.count("inside")) == (1, 1)
+
+
+def test_what_a_replay_is_told_of_is_not_exported_as_calls(provider: Provider, store: Path) -> None:
+    """Instrumentors see calls in a replay as they do live, and say what was used; nothing was."""
+    done = instrumented(
+        """
+        import escapement, openai
+        client = openai.OpenAI()
+        def ask():
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hello"}])
+        with escapement.init("agent") as run:
+            ask()
+        with escapement.replay(run.trace_id, strict_replay=True):
+            ask()
+        """,
+        provider,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    opened = escapement.open_store()
+    assert [(listed.name, listed.steps) for listed in opened.list()] == [("agent", 1)]
+    assert opened.query("SELECT count(*) AS n FROM llm_calls").to_pylist() == [{"n": 1}]
+
+
+def test_a_stream_that_outlives_its_run_is_counted_once(provider: Provider, store: Path) -> None:
+    """Our step ends with the run, and what others say of the call afterwards is the exporter's to leave out. What is
+    no call is kept."""
+    done = instrumented(
+        """
+        import escapement, openai
+        from opentelemetry import trace
+        client = openai.OpenAI()
+        run = escapement.init("agent")
+        tool = trace.get_tracer("app").start_span("tool")
+        stream = client.chat.completions.create(
+            model="gpt-4o", stream=True, stream_options={"include_usage": True},
+            messages=[{"role": "user", "content": "Hello"}],
+        )
+        next(stream)
+        escapement.stop()
+        for _ in stream:
+            pass
+        tool.end()
+        """,
+        provider,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    opened = escapement.open_store()
+    assert sorted((listed.name, listed.steps) for listed in opened.list()) == [("agent", 1), ("shop", 0)]
+    assert opened.query("SELECT count(*) AS n FROM llm_calls").to_pylist() == [{"n": 1}]
 
 
 def test_what_was_exported_survives_a_kill(store: Path) -> None:

@@ -33,6 +33,9 @@ class Sink(Protocol):
     def root_context(self) -> Context:
         """Has the run's span as the current one, if it has one."""
 
+    @property
+    def writes(self) -> bool: ...
+
     def keep(self, *records: Record) -> bool: ...
 
     def lose(self) -> None: ...
@@ -47,6 +50,8 @@ class JournalProcessor(SpanProcessor):
 
     def __init__(self, *, asked: bool = False) -> None:
         self._asked = asked
+        self.over = False
+        """Whether its provider was shut down, and may have another one in its place."""
         # Keyed by span id: what `on_end` is given is a snapshot, another object than `on_start` saw.
         self._started: dict[int, Sink] = {}
 
@@ -68,10 +73,17 @@ class JournalProcessor(SpanProcessor):
         try:
             number = _context_of(span).span_id
             sink = self._started.pop(number, None)
-            if sink is not None and not (sink.open and sink.keep(_record(span))):
-                _taken.discard(number)
+            # In a replay that writes nothing nothing has happened: what is said of it is nobody's to keep.
+            if sink is None or not sink.writes or (sink.open and sink.keep(_record(span))):
+                return
+            _taken.discard(number)
+            if not sink.open:
+                _late.add(number)
         except Exception:
             _log.exception("Escapement could not take note of the end of a span")
+
+    def shutdown(self) -> None:
+        self.over = True
 
 
 class _Recent(dict[int, None]):
@@ -87,6 +99,7 @@ class _Recent(dict[int, None]):
 
 
 _taken: Final = _Recent()
+_late: Final = _Recent()
 _always = False
 
 
@@ -102,8 +115,13 @@ def wanted(sink: Sink) -> bool:
 
 
 def is_taken(span: ReadableSpan) -> bool:
-    """Whether a span is, or will be once it ends, in the journal of a run, or stands for a span of ours there."""
+    """Whether a span is, or will be once it ends, a run's: in its journal, for a span of ours there, or of a replay."""
     return _context_of(span).span_id in _taken
+
+
+def is_late(span: ReadableSpan) -> bool:
+    """Whether a span began in a run and ended after it. If it tells of a call, that call is a step of the run."""
+    return _context_of(span).span_id in _late
 
 
 def _record(span: ReadableSpan) -> Record:

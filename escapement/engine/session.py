@@ -117,6 +117,11 @@ class Session:
         return self._recording.context
 
     @property
+    def writes(self) -> bool:
+        """Whether there is a trace that is written. A replay has one from when it goes live."""
+        return self._recording.begun
+
+    @property
     def trace_id(self) -> str:
         """The trace that is written or, while none is, the one that is replayed."""
         return self._recording.trace_id or (self.source.trace_id if self.source is not None else "")

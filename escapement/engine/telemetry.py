@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-import weakref
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -142,6 +142,15 @@ def _tracer(proxy: Any) -> otel.Tracer:
     return found
 
 
+def _set(provider: otel.TracerProvider, *args: Any, **kwargs: Any) -> None:
+    """The application's provider comes: its spans are heard from the first on, where a run has asked for them."""
+    if _SETS is not None:
+        _SETS(provider, *args, **kwargs)
+    if _awaited:
+        overhear()
+
+
+_SETS: Final[Callable[..., None] | None] = getattr(otel, "_set_tracer_provider", None)
 _THEIRS: Final[Any] = otel.ProxyTracer.__dict__.get("_tracer")
 _OURS: Final = property(_tracer)
 
@@ -152,17 +161,19 @@ def stand_in() -> None:
     switched_off = os.environ.get(OTEL_SDK_DISABLED, "").strip().lower() == "true"
     if _instead_of is not None or switched_off or not isinstance(otel.get_tracer_provider(), otel.ProxyTracerProvider):
         return
-    if not isinstance(_THEIRS, property) or not hasattr(otel, "_PROXY_TRACER_PROVIDER"):
+    if not isinstance(_THEIRS, property) or not hasattr(otel, "_PROXY_TRACER_PROVIDER") or _SETS is None:
         _log.warning("Escapement does not know this OpenTelemetry: spans of other instrumentation are not in the trace")
         return
     _instead_of = otel._PROXY_TRACER_PROVIDER, _THEIRS
     otel._PROXY_TRACER_PROVIDER = _stand_in
+    otel._set_tracer_provider = _set  # type: ignore[assignment]
     otel.ProxyTracer._tracer = _OURS  # type: ignore[method-assign, assignment]
 
 
 def step_back() -> None:
     """No run is open any more. Where the program added processors to what stood in, they go on hearing of its spans."""
-    global _instead_of
+    global _instead_of, _awaited
+    _awaited = False
     if _instead_of is None or provider().heard:
         return
     before, theirs = _instead_of
@@ -170,23 +181,37 @@ def step_back() -> None:
         otel._PROXY_TRACER_PROVIDER = before
     if otel.ProxyTracer.__dict__["_tracer"] is _OURS:
         otel.ProxyTracer._tracer = theirs  # type: ignore[method-assign, assignment]
+    if otel._set_tracer_provider is _set and _SETS is not None:
+        otel._set_tracer_provider = _SETS
     _instead_of = None
 
 
 # -- the application's provider --------------------------------------------------------------------------------------
 
-_overheard: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_lock: Final = threading.Lock()
+_overheard: tuple[Any, JournalProcessor] | None = None
+_awaited = False
+"""A run wants the spans of a provider that is not there yet."""
 
 
 def overhear() -> None:
-    """Have the application's provider tell of its spans, for the runs that ask for them. Safe to call at any time."""
+    """Have the application's provider tell of its spans, for the runs that ask for them, or do so when there is one.
+    Safe to call at any time."""
+    global _overheard, _awaited
     current = otel.get_tracer_provider()
-    if current in _overheard or isinstance(current, otel.ProxyTracerProvider):
+    if isinstance(current, otel.ProxyTracerProvider):
+        _awaited = True
         return
-    _overheard.add(current)
-    add = getattr(current, "add_span_processor", None)
-    if add is not None:
-        add(JournalProcessor(asked=True))
+    with _lock:
+        if _overheard is not None and _overheard[0] is current and not _overheard[1].over:
+            return
+        _overheard = current, JournalProcessor(asked=True)
+        try:
+            add = getattr(current, "add_span_processor", None)
+            if add is not None:
+                add(_overheard[1])
+        except Exception:
+            _log.exception("Escapement: the application's tracer provider does not tell of its spans")
 
 
 def listening_tracer() -> otel.Tracer | None:

@@ -21,6 +21,7 @@ from escapement.engine import overheard
 from escapement.store import sealing
 from escapement.words.config import resolve
 from escapement_exporters.collect.intake import Intake
+from escapement_exporters.foreign import dialects
 from escapement_exporters.foreign.decoding import Span
 
 _log = logging.getLogger("escapement")
@@ -52,7 +53,7 @@ class StoreExporter(SpanExporter):
             return SpanExportResult.SUCCESS
         with self._lock:
             try:
-                new = [_converted(span) for span in spans if not overheard.is_taken(span)]
+                new = [converted for span in spans if (converted := _wanted(span)) is not None]
                 if new:
                     self._open().accept(new)
                 self._keep(all=False)
@@ -111,6 +112,14 @@ def _unlock(exporter: StoreExporter | None) -> None:
     """In a forked child: the thread that may have held the lock is not there."""
     if exporter is not None:
         exporter._lock = threading.RLock()
+
+
+def _wanted(span: ReadableSpan) -> Span | None:
+    """A span that no run of ours has, and that tells of no call which one has."""
+    if overheard.is_taken(span):
+        return None
+    converted = _converted(span)
+    return None if overheard.is_late(span) and dialects.read(converted) is not None else converted
 
 
 def _converted(span: ReadableSpan) -> Span:
