@@ -130,6 +130,7 @@ def main() -> None:
 
 def of_prometheus(url: str, panel: Panel, began: float, ended: float) -> Lines:
     found: Lines = {}
+    began = ended - ((ended - began) // STEP + 1) * STEP  # so that the last interval ends with the recordings
     for query in prometheus.QUERIES[panel.key]:
         text = re.sub(r"\$(service|provider|model)", ".*", query.text.replace("$__interval", f"{STEP}s"))
         asked = urllib.parse.urlencode({"query": text, "start": began, "end": ended, "step": STEP})
@@ -218,13 +219,15 @@ def draw(name: str, asked: Callable[[Panel], Lines]) -> None:
 
 def show(place: Any, panel: Panel, lines: Lines) -> None:
     below: dict[float, float] = defaultdict(float)
-    for (series, points), colour in zip(sorted(lines.items()), COLOURS * 3, strict=False):
-        times = [datetime.fromtimestamp(at, UTC) for at, _ in points]
+    beside = len(lines) if panel.drawn == "bars" else 1
+    for number, ((series, points), colour) in enumerate(zip(sorted(lines.items()), COLOURS * 3, strict=False)):
+        shift = (number % beside - (beside - 1) / 2) * STEP * 0.8 / beside if panel.drawn != "lines" else 0
+        times = [datetime.fromtimestamp(at + shift, UTC) for at, _ in points]
         values = [value for _, value in points]
         if panel.drawn != "lines":
             bottoms = [below[at] if panel.drawn == "parts" else 0 for at, _ in points]
             label = f"{series}  {amount(panel, sum(values))}"
-            place.bar(times, values, STEP * 0.8 / 86400, bottoms, color=colour, label=label)
+            place.bar(times, values, STEP * 0.8 / 86400 / beside, bottoms, color=colour, label=label)
             for at, value in points:
                 below[at] += value
         else:
