@@ -65,6 +65,7 @@ class Session:
         # A `member` takes part in a run that another process began.
         self.settings = settings
         self.redacts = settings.redact
+        self.pace = settings.pace
         self.keeps_spans = settings.keep_spans
         """Whether the spans of the application's own provider are in the trace, too."""
         self.name = name

@@ -216,9 +216,9 @@ def overhear() -> None:
 
 def listening_tracer() -> otel.Tracer | None:
     """A tracer for those who listen to spans besides us: the application's provider, or processors added to ours."""
-    current = otel.get_tracer_provider()
-    if current is _stand_in:
+    if _instead_of is not None and otel._TRACER_PROVIDER is None:  # asked at every call: not by way of the environment
         return tracer() if provider().heard else None
+    current = otel.get_tracer_provider()
     if isinstance(current, otel.ProxyTracerProvider | otel.NoOpTracerProvider):
         return None
     return current.get_tracer(semconv.SCOPE, own_version())

@@ -71,7 +71,7 @@ async def _pass(request: Any, send: Callable[[Any], Awaitable[Any]]) -> Any:
     if isinstance(outcome, StepRow):
         if not outcome.has_response:
             await wait_if_cancelled(outcome.failure())
-        pace = Pace(seen.session.settings.pace)
+        pace = Pace(seen.session.pace)
         await in_turn(seen.session, outcome)
         return await _rebuild(request, outcome, pace)
     with Live(seen, outcome):

@@ -37,19 +37,20 @@ def client_hooks(library: str) -> ModuleHooks:
 
 def _send(library: ModuleType) -> Callable[..., Any]:
     def send(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        seen = _look(client, args, kwargs)
-        if seen is None:
+        found = _look(client, args, kwargs)
+        if found is None:
             return wrapped(*args, **kwargs)
+        seen, path, query = found
         request = args[0] if args else kwargs["request"]
         streaming = bool(kwargs.get("stream", False))
-        outcome = seen.ask(_request(request, _body(request) or request.read()))
+        outcome = seen.ask(_request(request, path, query, _body(request) or request.read()))
         if outcome is None:
             return wrapped(*args, **kwargs)
         if isinstance(outcome, StepRow):
             for hook in client.event_hooks["request"]:
                 hook(request)
             seen.session.hand_out(outcome)
-            pace = Pace(seen.session.settings.pace)
+            pace = Pace(seen.session.pace)
             if not (streaming and outcome.has_response):
                 pace.wait(outcome.elapsed)
             response = responses.rebuild(library, client, outcome, request, seen.call, pace if streaming else None)
@@ -66,12 +67,13 @@ def _send(library: ModuleType) -> Callable[..., Any]:
 
 def _send_async(library: ModuleType) -> Callable[..., Any]:
     async def send(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        seen = _look(client, args, kwargs)
-        if seen is None:
+        found = _look(client, args, kwargs)
+        if found is None:
             return await wrapped(*args, **kwargs)
+        seen, path, query = found
         request = args[0] if args else kwargs["request"]
         streaming = bool(kwargs.get("stream", False))
-        outcome = seen.ask(_request(request, _body(request) or await request.aread()))
+        outcome = seen.ask(_request(request, path, query, _body(request) or await request.aread()))
         if outcome is None:
             return await wrapped(*args, **kwargs)
         if isinstance(outcome, StepRow):
@@ -79,7 +81,7 @@ def _send_async(library: ModuleType) -> Callable[..., Any]:
                 await hook(request)
             if not outcome.has_response:
                 await responses.wait_if_cancelled(outcome.failure())
-            pace = Pace(seen.session.settings.pace)
+            pace = Pace(seen.session.pace)
             await responses.in_turn(seen.session, outcome)
             if not (streaming and outcome.has_response):
                 await pace.wait_async(outcome.elapsed)
@@ -95,28 +97,21 @@ def _send_async(library: ModuleType) -> Callable[..., Any]:
     return send
 
 
-def _look(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Seen | None:
-    """None for what is to pass untouched."""
+def _look(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Seen, str, str] | None:
+    """A request to a model API, its path and its query; None for what is to pass untouched."""
     scope = scope_here()
     if scope is None:
         return None
     request = args[0] if args else kwargs.get("request")
     if request is None or client.is_closed:
         return None
-    path = request.url.raw_path.partition(b"?")[0].decode("ascii", "replace")
-    return Seen.look(scope, request.method, path, sdk_call())
+    path, _, query = request.url.raw_path.decode("ascii", "replace").partition("?")
+    seen = Seen.look(scope, request.method, path, sdk_call())
+    return (seen, path, query) if seen is not None else None
 
 
-def _request(request: Any, body: bytes) -> Request:
-    path, _, query = request.url.raw_path.partition(b"?")
-    return Request(
-        request.method,
-        request.url,
-        path.decode("ascii", "replace"),
-        query.decode("ascii", "replace"),
-        request.headers.raw,
-        body,
-    )
+def _request(request: Any, path: str, query: str, body: bytes) -> Request:
+    return Request(request.method, request.url, path, query, request.headers.raw, body)
 
 
 def _listen(library: ModuleType, response: Any, exchange: Exchange, streaming: bool) -> None:

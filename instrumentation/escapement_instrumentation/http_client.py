@@ -117,7 +117,7 @@ class _Asked:
             return bytes(self._sent)
         step = self.outcome
         self.seen.session.hand_out(step)
-        pace = Pace(self.seen.session.settings.pace)
+        pace = Pace(self.seen.session.pace)
         if step.attributes.get(semconv.FAILURE_SENDING):
             pace.wait(step.elapsed)
             raise _exception(step, connection)

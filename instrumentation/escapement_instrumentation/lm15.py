@@ -45,7 +45,7 @@ def _stream(library: ModuleType) -> Callable[..., Any]:
         if seen is None or outcome is None:
             return wrapped(*args, **kwargs)
         if isinstance(outcome, StepRow):
-            pace = Pace(seen.session.settings.pace)
+            pace = Pace(seen.session.pace)
             seen.session.hand_out(outcome)
             if not outcome.has_response:
                 pace.wait(outcome.elapsed)
@@ -64,7 +64,7 @@ def _stream_async(library: ModuleType) -> Callable[..., Any]:
         if seen is None or outcome is None:
             return await wrapped(*args, **kwargs)
         if isinstance(outcome, StepRow):
-            pace = Pace(seen.session.settings.pace)
+            pace = Pace(seen.session.pace)
             if not outcome.has_response:
                 await wait_if_cancelled(outcome.failure())
                 await pace.wait_async(outcome.elapsed)

@@ -209,7 +209,9 @@ def rebuild(library: ModuleType, client: Any, step: StepRow, request: Any, call:
     answer = step.response()
     if answer is None:
         raise _what_was_raised(library, step, request, call)
-    request, history = _redirected(library, client, step, request)
+    history: list[Any] = []
+    if semconv.RESPONSE_REDIRECTS in step.attributes:
+        request, history = _redirected(library, client, step, request)
     response = library.Response(
         answer.status,
         headers=_raw(answer.headers),
