@@ -30,6 +30,7 @@ from tests.receiver import Receiver
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
     """The application has a meter provider. OpenTelemetry takes one a process, so it is put in by hand."""
+    measuring.finish(10)  # what an earlier test left to be measured is not for this one
     made = InMemoryMetricReader()
     provider = MeterProvider([made], shutdown_on_exit=False)
     monkeypatch.setattr(otel._internal, "_METER_PROVIDER", provider)
