@@ -69,10 +69,10 @@ def push_spool(spool: Spool, receiver: Receiver, progress: Progress) -> Pushed:
         _send(Batch(segment.data, count(segment.data)), receiver, pushed)
         if pushed.counted["left"] > before:
             segment.put_back()
+            pushed.counted["left"] = sum(count(path.read_bytes()) for path, _ in spool.waiting() if path.exists())
             break
         segment.done()
-    pushed.counted["left"] = sum(count(path.read_bytes()) for path, _ in spool.waiting() if path.exists())
-    return pushed
+    return pushed  # what is still there, another sender is at
 
 
 def _send(batch: Batch, receiver: Receiver, pushed: Pushed) -> None:
