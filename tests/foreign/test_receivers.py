@@ -15,9 +15,11 @@ import pytest
 
 import escapement
 from escapement.store.layout import Layout
+from escapement.store.prices import Prices
 from escapement.store.rows import TraceRow
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
+from escapement.words.config import resolve
 from escapement_exporters.content import VARIABLE
 from escapement_exporters.export import pipeline
 from escapement_exporters.export.spool import Spool
@@ -93,7 +95,7 @@ def recorded(trace_id: str) -> tuple[TraceRow, dict[str, Seen]]:
             end=span.end_time_unix_nano // 1000,
             attributes=attributes(span.attributes),
         )
-        for span in spans(parsed(documents.export(row)))
+        for span in spans(parsed(documents.export(row, prices=Prices.of(resolve()))))
     }
     names = {span.name for span in made.values()}
     assert {"weather", "chat gpt-4o", "chat claude-haiku-4-5", "execute_tool search"} <= names
@@ -287,7 +289,7 @@ def test_a_collector_in_between_changes_nothing(
         deadline = time.monotonic() + 60
         while len(last.spans) < len(expected) and time.monotonic() < deadline:
             time.sleep(0.1)
-    sent = {span.span_id: span for span in spans(parsed(documents.export(row)))}
+    sent = {span.span_id: span for span in spans(parsed(documents.export(row, prices=Prices.of(resolve()))))}
     assert {span.span_id: span for span in last.spans}.keys() == sent.keys()
     assert len(last.spans) == len(sent)
     for span in last.spans:
