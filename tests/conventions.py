@@ -31,7 +31,7 @@ TYPES: Mapping[str, str] = {
     "gen_ai.request.stop_sequences": "string[]",
     "gen_ai.request.stream": "boolean",
     "gen_ai.request.temperature": "double",
-    "gen_ai.request.top_k": "double",
+    "gen_ai.request.top_k": "int",
     "gen_ai.request.top_p": "double",
     "gen_ai.response.finish_reasons": "string[]",
     "gen_ai.response.id": "string",
@@ -66,7 +66,7 @@ WELL_KNOWN: Mapping[str, frozenset[str]] = {
     "gen_ai.operation.name": frozenset(
         {
             "chat", "text_completion", "generate_content", "embeddings", "retrieval", "create_agent", "invoke_agent",
-            "invoke_workflow", "execute_tool", "plan",
+            "invoke_workflow", "execute_tool", "plan", "fetch_response",
         }
     ),
     "gen_ai.provider.name": frozenset(
@@ -102,21 +102,32 @@ REQUIRED: Mapping[str, tuple[str, Sequence[str]]] = {
     "execute_tool": ("INTERNAL", ("gen_ai.operation.name", "gen_ai.tool.name")),
     "invoke_agent": ("INTERNAL", ("gen_ai.operation.name",)),
     "invoke_workflow": ("INTERNAL", ("gen_ai.operation.name",)),
+    "fetch_response": ("CLIENT", (*_OF_MODELS, "gen_ai.response.id")),
 }
 """Kind of a span and what it must have, by operation. The model is required of OpenAI, and elsewhere where it is known:
 a call to any of these has one."""
+_CALLS = ("CLIENT", _OF_MODELS)
+"""Of operations that the conventions have no value for: they are calls."""
+_RETRIEVED = {"CLIENT": _OF_MODELS, "INTERNAL": ("gen_ai.operation.name",)}
+"""Of `retrieval`: a search at a provider, or a retriever in the program, by the kind of the span."""
 _NAMED_AFTER = {
     "execute_tool": "gen_ai.tool.name",
     "invoke_agent": "gen_ai.agent.name",
     "invoke_workflow": "gen_ai.workflow.name",
+    "fetch_response": "",
 }
 
 
-def complaints(name: str, kind: str, attributes: Mapping[str, Any], *, model_may_miss: bool = False) -> list[str]:
-    """What is wrong with a span by the conventions. Attributes of other namespaces are not looked at."""
+def complaints(
+    name: str, kind: str, attributes: Mapping[str, Any], *, model_may_miss: bool = False, answered: bool = True
+) -> list[str]:
+    """What is wrong with a span by the conventions. Attributes of other namespaces are not looked at.
+
+    `model_may_miss` where a request was nonsense; `answered` is False where there was no good answer to tell of.
+    """
     found = []
     for key, value in attributes.items():
-        if not key.startswith(("gen_ai.", "openai.", "server.", "error.")):
+        if not key.startswith(("gen_ai.", "openai.", "server.", "error.", "llm.")):
             continue
         wanted = TYPES.get(key)
         if wanted is None:
@@ -125,23 +136,30 @@ def complaints(name: str, kind: str, attributes: Mapping[str, Any], *, model_may
             found.append(f"{key} should be a {wanted}, not {value!r}")
         elif key in WELL_KNOWN and value not in WELL_KNOWN[key] | OURS.get(key, frozenset()):
             found.append(f"{key} has no value {value!r}")
+        if key.startswith("openai.") and attributes.get("gen_ai.provider.name") != "openai":
+            found.append(f"{key} is of OpenAI only")
     operation = attributes.get("gen_ai.operation.name")
     if operation is None:
         return [*found, "gen_ai.operation.name is missing"]
-    wanted_kind, required = REQUIRED.get(operation, ("", ("gen_ai.operation.name",)))
-    if wanted_kind and kind != wanted_kind:
+    if operation == "retrieval":
+        wanted_kind, required = (kind if kind in _RETRIEVED else "CLIENT"), _RETRIEVED.get(kind, _OF_MODELS)
+    else:
+        wanted_kind, required = REQUIRED.get(operation, _CALLS)
+    if kind != wanted_kind:
         found.append(f"a span of {operation} is {wanted_kind}, not {kind}")
     # Mistral's agents know their models by themselves.
     modelless = model_may_miss or attributes.get("gen_ai.provider.name") == "mistral_ai"
     found += [
         f"{operation} requires {key}"
         for key in required
-        if key not in attributes and not (modelless and key == "gen_ai.request.model")
+        if key not in attributes
+        and not (modelless and key == "gen_ai.request.model")
+        and not (key == "gen_ai.response.id" and not answered)
     ]
     if "server.address" in attributes and "server.port" not in attributes:
         found.append("server.address requires server.port")
     after = attributes.get(_NAMED_AFTER.get(operation, "gen_ai.request.model"), "")
-    if wanted_kind and name != f"{operation} {after}".strip():
+    if name != f"{operation} {after}".strip() and not (operation == "retrieval" and kind == "INTERNAL"):
         found.append(f"it is called {name!r}, and not {f'{operation} {after}'.strip()!r}")
     return found
 

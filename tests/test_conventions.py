@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 import escapement
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
+from escapement_exporters.metrics import measuring
 from escapement_exporters.otlp import documents
 from tests import conventions
 from tests.conventions import complaints
@@ -62,7 +66,44 @@ def test_names_and_values_are_those_that_packages_publish() -> None:
         ("gen_ai.token.type", gen_ai_attributes.GenAiTokenTypeValues),
     ):
         assert {member.value for member in enum} >= conventions.WELL_KNOWN[name] - {"plan", "moonshot_ai", "retrieval",
-                                                                                  "invoke_workflow"}, name  # fmt: skip
+                                                                                  "invoke_workflow", "fetch_response"}, name  # fmt: skip
+
+
+def test_no_name_is_one_that_was_given_up() -> None:
+    """Every attribute of the frozen package says that it has moved; of those given up it says by what, or that it is gone."""
+    from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
+
+    source = inspect.getsource(gen_ai_attributes)
+    notes = re.findall(r'^\w+: Final = "([\w.]+)"\n"""\n(.*?)"""', source, re.S | re.M)
+    given_up = {name for name, note in notes if re.search(r"Deprecated: (Replaced|Removed)", note)}
+    assert {"gen_ai.system", "gen_ai.usage.prompt_tokens"} <= given_up
+    assert given_up & set(conventions.TYPES) == set()
+
+
+def test_metrics_have_the_units_and_bounds_that_instrumentors_use() -> None:
+    from opentelemetry.util.genai._instruments import _Instruments
+
+    readers = InMemoryMetricReader(), InMemoryMetricReader()
+    theirs, ours = (MeterProvider([reader], shutdown_on_exit=False) for reader in readers)
+    made = _Instruments(theirs.get_meter("theirs"))
+    for instrument in (made.token_usage, made.operation_duration, made.time_to_first_chunk):
+        instrument.record(1)
+    for name in METRICS:
+        measuring._instruments(ours)[name].record(1)
+    told = [
+        {
+            (metric.name, metric.unit, tuple(point.explicit_bounds))
+            for resource in reader.get_metrics_data().resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in metric.data.data_points
+        }
+        for reader in readers
+    ]
+    assert told[0] == told[1]
+    assert {name for name, _, _ in told[0]} == METRICS
+    theirs.shutdown()
+    ours.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -70,6 +111,12 @@ def test_names_and_values_are_those_that_packages_publish() -> None:
     [
         ({"gen_ai.system": "openai"}, "gen_ai.system is not in the conventions"),
         ({"gen_ai.usage.prompt_tokens": 3}, "gen_ai.usage.prompt_tokens is not in the conventions"),
+        ({"llm.model_name": "gpt-4o"}, "llm.model_name is not in the conventions"),
+        (
+            {"gen_ai.provider.name": "groq", "openai.response.service_tier": "flex"},
+            "openai.response.service_tier is of OpenAI only",
+        ),
+        ({"gen_ai.request.top_k": 3.0}, "gen_ai.request.top_k should be a int, not 3.0"),
         ({"gen_ai.request.temperature": 1}, "gen_ai.request.temperature should be a double, not 1"),
         ({"gen_ai.request.max_tokens": 9.0}, "gen_ai.request.max_tokens should be a int, not 9.0"),
         ({"gen_ai.usage.input_tokens": True}, "gen_ai.usage.input_tokens should be a int, not True"),
@@ -97,6 +144,21 @@ def test_the_checker_sees_kinds_and_names() -> None:
         "execute_tool requires gen_ai.tool.name",
         "it is called 'execute_tool search', and not 'execute_tool'",
     ]
+    other = {"gen_ai.operation.name": "files"}
+    assert complaints("files", "INTERNAL", other) == [
+        "a span of files is CLIENT, not INTERNAL",
+        "files requires gen_ai.provider.name",
+    ]
+    searched = {"gen_ai.operation.name": "retrieval"}
+    assert complaints("retrieval docs", "INTERNAL", searched) == []
+    assert complaints("retrieval", "CLIENT", searched) == ["retrieval requires gen_ai.provider.name"]
+    assert complaints("retrieval", "SERVER", searched) == [
+        "a span of retrieval is CLIENT, not SERVER",
+        "retrieval requires gen_ai.provider.name",
+    ]
+    fetched = {"gen_ai.operation.name": "fetch_response", "gen_ai.provider.name": "openai"}
+    assert complaints("fetch_response", "CLIENT", fetched) == ["fetch_response requires gen_ai.response.id"]
+    assert complaints("fetch_response", "CLIENT", fetched, answered=False) == []
 
 
 def test_numbers_are_of_the_type_that_they_should_be_however_they_are_written(
@@ -105,7 +167,7 @@ def test_numbers_are_of_the_type_that_they_should_be_however_they_are_written(
     with escapement.init() as trace:
         client.chat.completions.create(
             model="gpt-4o", messages=[{"role": "user", "content": "Hi"}], temperature=1, top_p=1, max_tokens=9,
-            seed=7, presence_penalty=0, service_tier="flex", extra_body={"top_k": 3},
+            seed=7, presence_penalty=0, service_tier="flex", extra_body={"top_k": 3.0},
         )  # fmt: skip
     (step,) = SpanStore(store).load(trace.trace_id).steps
     asked = {
@@ -117,7 +179,7 @@ def test_numbers_are_of_the_type_that_they_should_be_however_they_are_written(
         ("gen_ai.request.presence_penalty", float, 0.0),
         ("gen_ai.request.seed", int, 7),
         ("gen_ai.request.temperature", float, 1.0),
-        ("gen_ai.request.top_k", float, 3.0),
+        ("gen_ai.request.top_k", int, 3),
         ("gen_ai.request.top_p", float, 1.0),
         ("openai.request.service_tier", str, "flex"),
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import orjson
 import pytest
 
@@ -131,8 +132,8 @@ def test_cohere(stream: bool, tools: bool, provider: Provider, store: Path) -> N
         "request.top_p": 0.5,
         "response.id": answer["id"],
         "response.finish_reasons": [answer["finish_reason"]],
-        "usage.input_tokens": usage["tokens"]["input_tokens"],
-        "usage.output_tokens": usage["tokens"]["output_tokens"],
+        "usage.input_tokens": usage["billed_units"]["input_tokens"],
+        "usage.output_tokens": usage["billed_units"]["output_tokens"],
         "usage.cache_read.input_tokens": usage["cached_tokens"],
     } | ({"request.stream": True} if stream else {})
     assert asked == [Message("user", "Rain?")]
@@ -281,13 +282,6 @@ OTHERS = {
         [Message("user", "clocks")],
         [Message("output", "[2 results]")],
     ),
-    "a response that is fetched": (
-        "/v1/responses/resp_1",
-        {"model": "any"},
-        {"status": "completed", "output": [{"role": "assistant", "content": "Yes"}], "usage": {"output_tokens": 5}},
-        [],
-        [Message("assistant", "Yes")],
-    ),
     "tokens of a response": (
         "/v1/responses/input_tokens",
         {"model": "gpt-4o", "input": "Hello"},
@@ -316,6 +310,25 @@ OTHERS = {
 def test_other_operations(name: str) -> None:
     path, request, answer, asked, said = OTHERS[name]
     assert read(path, request, answer)[1:] == (asked, said)
+
+
+def test_a_response_that_is_fetched_is_not_counted_again(client: openai.OpenAI, store: Path) -> None:
+    with escapement.init(storage_dir=store) as trace:
+        fetched = client.responses.retrieve("resp_1")
+    row = SpanStore(store).load(trace.trace_id)
+    (step,) = row.steps
+    assert step.name == "fetch_response"
+    assert {name: value for name, value in step.attributes.items() if name.startswith("gen_ai.")} == {
+        "gen_ai.operation.name": "fetch_response",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.response.id": fetched.id,
+        "gen_ai.response.model": fetched.model,
+        "gen_ai.response.finish_reasons": ["completed"],
+    }
+    assert messages(row, step) == ([], [Message("assistant", fetched.output_text)], "")
+    operation = recognise("DELETE", "/v1/responses/resp_1", "openai")
+    assert operation is not None
+    assert operation.name == "responses"
 
 
 def test_a_form_is_shown_and_names_its_model(provider: Provider, store: Path) -> None:

@@ -91,7 +91,7 @@ def recognise(method: str, path: str, from_sdk: str) -> Operation | None:
     model = ""
     for match, templated in _TEMPLATES if operation is None else ():
         found = match(name)
-        if found is not None:
+        if found is not None and templated.method in ("", method):
             operation, model = templated, found.groupdict().get("model", "")
             break
     if operation is not None and (method == "POST" or from_sdk):

@@ -40,8 +40,10 @@ def _request(fields: Document) -> Attributes:
 def _answer(document: Document) -> Attributes:
     meta = document.get("meta") or {}
     usage = document.get("usage") or meta
-    # What was counted, else what is paid for; of reranking on other hosts what OpenAI's protocol says.
-    tokens = usage.get("tokens") or usage.get("billed_units") or usage
+    # What is paid for (the conventions want that), else what was counted; of reranking on other hosts what OpenAI's
+    # protocol says. A billed search has no tokens.
+    billed = usage.get("billed_units") or {}
+    tokens = (billed if "input_tokens" in billed else usage.get("tokens")) or usage
     return {
         semconv.RESPONSE_ID: document.get("id") or document.get("response_id"),
         semconv.RESPONSE_MODEL: document.get("model"),

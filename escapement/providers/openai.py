@@ -191,13 +191,17 @@ def _chat_said(document: Document) -> list[Message]:
 
 
 def _responses_answer(document: Document) -> Attributes:
+    return _fetched_answer(document) | usage(document.get("usage"))
+
+
+def _fetched_answer(document: Document) -> Attributes:
+    """Of a response that was made before. What it used is not counted: that is said again whenever somebody looks."""
     status = document.get("status")
     incomplete = (document.get("incomplete_details") or {}).get("reason")
     return {
         semconv.RESPONSE_ID: document.get("id"),
         semconv.RESPONSE_MODEL: document.get("model"),
         semconv.RESPONSE_FINISH_REASONS: [incomplete or status] if incomplete or status else None,
-        **usage(document.get("usage")),
     }
 
 
@@ -317,8 +321,15 @@ OPERATIONS = {
     "chat/completions": _CHAT,
     "completions": replace(_CHAT, name="text_completion"),
     "responses": _RESPONSES,
-    # What it used is not counted here: that is said again whenever somebody looks.
-    "responses/{id}": Operation("responses", "openai", gather=_gather_responses, said=_responses_said, marks=()),
+    "responses/{id}": Operation(
+        "fetch_response",
+        "openai",
+        answer=_fetched_answer,
+        gather=_gather_responses,
+        said=_responses_said,
+        marks=(),
+        method="GET",
+    ),
     "responses/input_tokens": Operation("count_tokens", "openai", request, asked=_responses_asked),
     "embeddings": Operation("embeddings", "openai", request, _chat_answer, asked=_input_asked, said=_embeddings_said),
     "images/generations": _IMAGES,

@@ -35,8 +35,8 @@ def named(fields: Document, names: Mapping[str, str]) -> Attributes:
             attributes[name] = value
         elif type(value) in (int, float) and name in semconv.DOUBLES:
             attributes[name] = float(value)
-        elif type(value) is int and name in semconv.INTEGERS:
-            attributes[name] = value
+        elif name in semconv.INTEGERS and (type(value) is int or (type(value) is float and value.is_integer())):
+            attributes[name] = int(value)
     if fields.get("stream") is True:
         attributes[semconv.REQUEST_STREAM] = True
     return attributes
@@ -87,7 +87,7 @@ class Operation:
     answer would have been without streaming, `asked` and `said` give the messages of a request and an answer. `model`
     is the model where the path names it. `marks` are what a body has one of where the path does not: a request to a
     well-known path that has none of them is not one of a model API; without marks it has to come from an SDK that says
-    who it is.
+    who it is. `method` is the one that makes a request to its path this operation; empty where any does.
 
     `rewrite` and `split` write answers that somebody edited: a document that says another message, and the events of
     a document as a stream like the one that was recorded. Where there is no `rewrite`, an answer can only be edited
@@ -103,6 +103,7 @@ class Operation:
     said: Callable[[Document], list[Message]] = _no_messages
     model: str = ""
     marks: tuple[bytes, ...] = (b'"model"',)
+    method: str = ""
     rewrite: Callable[[Document, Message], Document] | None = None
     split: Callable[[Document, Sequence[Event]], list[Event]] | None = None
 

@@ -2,15 +2,16 @@
 
 `gen_ai.*` follows the OpenTelemetry GenAI semantic conventions, which moved to their own repository
 (open-telemetry/semantic-conventions-genai) in 2026 and are still "Development"; the names here are those of
-`VERSION`. `escapement.*` is ours, and is what a replay is made from.
+`VERSION`, and for metrics those of `opentelemetry-util-genai` 1.3. `escapement.*` is ours, and is what a replay is made
+from.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = "genai-2026-10"
-"""State of the GenAI conventions that the names below were taken from."""
+VERSION: Final = "88eccb155ca7"
+"""Commit of the GenAI conventions that the names below were taken from; they have no releases yet."""
 
 SCOPE: Final = "escapement"
 """Name of the instrumentation scope of our spans."""
@@ -70,11 +71,12 @@ OPENAI_REQUEST_SERVICE_TIER: Final = "openai.request.service_tier"
 OPENAI_RESPONSE_SERVICE_TIER: Final = "openai.response.service_tier"
 OPENAI_SYSTEM_FINGERPRINT: Final = "openai.response.system_fingerprint"
 
-DOUBLES: Final = frozenset(
-    {REQUEST_TEMPERATURE, REQUEST_TOP_P, REQUEST_TOP_K, REQUEST_FREQUENCY_PENALTY, REQUEST_PRESENCE_PENALTY}
+DOUBLES: Final = frozenset({REQUEST_TEMPERATURE, REQUEST_TOP_P, REQUEST_FREQUENCY_PENALTY, REQUEST_PRESENCE_PENALTY})
+"""Numbers that are doubles however a program writes them."""
+INTEGERS: Final = frozenset(
+    {REQUEST_MAX_TOKENS, REQUEST_SEED, REQUEST_TOP_K, REQUEST_CHOICE_COUNT, EMBEDDINGS_DIMENSION_COUNT}
 )
-"""Numbers that are doubles however a program writes them; the other numbers of a request are whole."""
-INTEGERS: Final = frozenset({REQUEST_MAX_TOKENS, REQUEST_SEED, REQUEST_CHOICE_COUNT, EMBEDDINGS_DIMENSION_COUNT})
+"""Numbers that are whole however a program writes them (Gemini's documentation has a `topK` of 40.0)."""
 
 # --- Escapement -----------------------------------------------------------------------------------------------------
 TRACE_ID: Final = "escapement.trace.id"
