@@ -1,6 +1,6 @@
-"""What calls a model where nothing can be recorded: websockets, and programs that bring their own client.
+"""What calls a model where nothing can be recorded: websockets, gRPC, and programs that bring their own client.
 
-Neither goes by in silence. A run says so once for each kind; a strict replay refuses it before anything is sent.
+None of it goes by in silence. A run says so once for each kind; a strict replay refuses it before anything is sent.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 import shlex
 import weakref
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,17 @@ from escapement.engine.session import Session
 from escapement_instrumentation import hosts
 
 _MODEL_PATH = re.compile(r"/(?:realtime|responses)/?$|BidiGenerateContent")
+
+_MODEL_RPC = re.compile(
+    r"/(?:google\.ai\.generativelanguage\.\w+\.(?:Generative|Text|Discuss|Prediction)Service"
+    r"|google\.cloud\.aiplatform\.\w+\.PredictionService|xai_api\.\w+)/"
+)
+"""Methods of model APIs that are spoken by gRPC: Gemini, Vertex AI, xAI."""
+_SYNC_RPCS = (
+    "_UnaryUnaryMultiCallable", "_UnaryStreamMultiCallable", "_SingleThreadedUnaryStreamMultiCallable",
+    "_StreamUnaryMultiCallable", "_StreamStreamMultiCallable",
+)  # fmt: skip
+_ASYNC_RPCS = tuple(name.removeprefix("_") for name in _SYNC_RPCS if "Single" not in name)
 
 PROGRAMS = frozenset(
     {"aichat", "aider", "claude", "codex", "copilot", "cursor-agent", "gemini", "goose", "llm", "ollama", "opencode",
@@ -46,10 +58,12 @@ _RUNNERS = frozenset(
 
 
 def hooks() -> Sequence[ModuleHooks]:
-    """Hooks on `websockets` (which the OpenAI and Google SDKs use), aiohttp's websockets, and `subprocess.Popen`, which
-    asyncio's subprocesses stand on, too. (Of `Popen` it is `_execute_child`, because the engine has `__init__`.)
+    """Hooks on `websockets` (which the OpenAI and Google SDKs use), aiohttp's websockets, `websocket-client`, gRPC, and
+    `subprocess.Popen`, which asyncio's subprocesses stand on, too. (Of `Popen` it is `_execute_child`, because the
+    engine has `__init__`.)
 
-    The clients of `websockets` connect before they make the protocol, and read the address before they connect.
+    The clients of `websockets` connect before they make the protocol, and read the address before they connect. The
+    loop of `websocket-client` hands errors of connecting to a callback, so it has a hook of its own.
     """
     return (
         *(
@@ -58,6 +72,10 @@ def hooks() -> Sequence[ModuleHooks]:
         ),
         ModuleHooks("websockets.client", lambda module: (Patch(module.ClientProtocol, "__init__", _protocol),)),
         ModuleHooks("aiohttp.client", lambda module: (Patch(module.ClientSession, "_ws_connect", _ws_connect),)),
+        ModuleHooks("websocket._core", lambda module: (Patch(module.WebSocket, "connect", _websocket),)),
+        ModuleHooks("websocket._app", lambda module: (Patch(module.WebSocketApp, "run_forever", _websocket_app),)),
+        ModuleHooks("grpc._channel", lambda module: _rpcs(module, _SYNC_RPCS)),
+        ModuleHooks("grpc.aio._channel", lambda module: _rpcs(module, _ASYNC_RPCS)),
         ModuleHooks("subprocess", lambda module: (Patch(module.Popen, "_execute_child", _execute),)),
     )
 
@@ -101,6 +119,44 @@ def _ws_connect(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...],
     if session is not None:
         address = urlsplit(str(client._build_url(args[0] if args else kwargs["url"])))
         _say_websocket(session, address.hostname or "", address.path)
+    return wrapped(*args, **kwargs)
+
+
+def _websocket(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    _say_url(args[0] if args else kwargs.get("url"))
+    return wrapped(*args, **kwargs)
+
+
+def _websocket_app(wrapped: Callable[..., Any], app: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    _say_url(app.url)
+    return wrapped(*args, **kwargs)
+
+
+def _say_url(url: Any) -> None:
+    session = _run()
+    if session is not None and isinstance(url, str):
+        address = urlsplit(url)
+        _say_websocket(session, address.hostname or "", address.path)
+
+
+def _rpcs(module: ModuleType, names: Sequence[str]) -> Sequence[Patch]:
+    """What makes calls of gRPC, of each kind of method; `with_call` and `future` are not there everywhere."""
+    return [
+        Patch(kind, method, _rpc)
+        for name in names
+        if (kind := getattr(module, name, None)) is not None
+        for method in ("__call__", "with_call", "future")
+        if method in vars(kind)
+    ]
+
+
+def _rpc(wrapped: Callable[..., Any], callable_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    session = _run()
+    if session is not None:
+        method = getattr(callable_, "_method", "")
+        name = method.decode("utf-8", "replace") if isinstance(method, bytes) else str(method)
+        if _MODEL_RPC.match(name) is not None:
+            _say(session, "grpc", f"call a model by gRPC ({name})")
     return wrapped(*args, **kwargs)
 
 

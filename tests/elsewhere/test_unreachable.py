@@ -10,9 +10,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import openai
 import pytest
 import websockets.sync.client
@@ -41,6 +43,77 @@ def by_aiohttp() -> None:
     asyncio.run(program())
 
 
+def by_websocket_client() -> None:
+    import websocket
+
+    websocket.create_connection("ws://127.0.0.1:1/v1/realtime?model=gpt-realtime")
+
+
+def by_websocket_app() -> None:
+    import websocket
+
+    websocket.WebSocketApp("ws://127.0.0.1:1/v1/realtime").run_forever()
+
+
+def by_grpc() -> None:
+    import grpc
+
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        channel.unary_unary(GENERATE)(b"")
+
+
+def by_grpc_with_call() -> None:
+    import grpc
+
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        channel.unary_unary("/xai_api.Chat/GetCompletion").with_call(b"")
+
+
+def by_grpc_future() -> None:
+    import grpc
+
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        channel.unary_unary(GENERATE).future(b"").result()
+
+
+def by_grpc_stream() -> None:
+    import grpc
+
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        list(channel.unary_stream("/google.cloud.aiplatform.v1.PredictionService/StreamGenerateContent")(b""))
+
+
+def by_grpc_streams() -> None:
+    import grpc
+
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        list(channel.stream_stream("/google.cloud.aiplatform.v1.PredictionService/StreamRawPredict")(iter(())))
+
+
+def by_grpc_aio() -> None:
+    import grpc.aio
+
+    async def program() -> None:
+        async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+            await channel.unary_unary(GENERATE)(b"")
+
+    asyncio.run(program())
+
+
+def by_grpc_aio_stream() -> None:
+    import grpc.aio
+
+    async def program() -> None:
+        async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+            async for _ in channel.unary_stream(GENERATE.replace("Generate", "StreamGenerate"))(b""):
+                pass
+
+    asyncio.run(program())
+
+
+GENERATE = "/google.ai.generativelanguage.v1beta.GenerativeService/GenerateContent"
+
+
 def _pair() -> Any:
     import socket
 
@@ -53,7 +126,20 @@ def by_process() -> None:
     subprocess.run(["codex-that-is-not-installed/codex", "exec", "x"], check=False)
 
 
-WAYS = {"websockets": by_websockets, "aiohttp": by_aiohttp, "process": by_process}
+WAYS = {
+    "websockets": by_websockets,
+    "aiohttp": by_aiohttp,
+    "websocket-client": by_websocket_client,
+    "websocket-client's loop": by_websocket_app,
+    "gRPC": by_grpc,
+    "gRPC, with its metadata": by_grpc_with_call,
+    "gRPC, later": by_grpc_future,
+    "gRPC, a stream": by_grpc_stream,
+    "gRPC, two streams": by_grpc_streams,
+    "gRPC, async": by_grpc_aio,
+    "gRPC, an async stream": by_grpc_aio_stream,
+    "process": by_process,
+}
 
 
 def tried(way: Callable[[], None]) -> None:
@@ -199,6 +285,24 @@ def test_other_websockets_are_nobodys_business(socket_server: tuple[str, list[st
         live = program()
     with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store):
         assert without == live == program()
+
+
+def test_other_calls_by_grpc_are_nobodys_business(store: Path) -> None:
+    """A stub that was made before a run, and called in it and after it."""
+    served = grpc.unary_unary_rpc_method_handler(lambda request, context: request[::-1])
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.Orders", {"Find": served}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        find = channel.unary_unary("/shop.Orders/Find")
+        with escapement.init(storage_dir=store) as trace:
+            assert find(b"abc") == b"cba"
+        with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store):
+            assert find(b"abc") == b"cba"
+            assert find.future(b"abc").result() == b"cba"
+        assert find(b"abc") == b"cba"
+    server.stop(None).wait()
 
 
 def test_other_programs_and_sockets_are_nobodys_business(store: Path) -> None:
