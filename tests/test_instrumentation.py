@@ -96,6 +96,7 @@ def test_the_instrumentors_are_found_by_opentelemetry() -> None:
         "escapement-groq": "escapement_instrumentation:GroqInstrumentor",
         "escapement-httpx": "escapement_instrumentation:HttpxInstrumentor",
         "escapement-httpx2": "escapement_instrumentation:Httpx2Instrumentor",
+        "escapement-mistral": "escapement_instrumentation:MistralInstrumentor",
         "escapement-openai": "escapement_instrumentation:OpenAIInstrumentor",
         "escapement-together": "escapement_instrumentation:TogetherInstrumentor",
     }

@@ -47,12 +47,14 @@ class Call:
     """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
 
     __slots__ = (
-        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "sdk", "session",
+        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "everything", "sdk", "session",
     )  # fmt: skip
 
-    def __init__(self, sdk: str = "") -> None:
+    def __init__(self, sdk: str = "", everything: bool = True) -> None:
         self.sdk = sdk
         """The SDK that makes the call: the name of its package, empty where it is not known."""
+        self.everything = everything and sdk != ""
+        """Whether all that this SDK sends belongs to a run, and not only what goes to well-known paths."""
         self.session: Session | None = None
         self._raised = ""
         self._attempts: list[dict[str, Any]] = []

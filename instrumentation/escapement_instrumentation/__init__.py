@@ -6,8 +6,8 @@
     http.client          the connections under urllib.request, urllib3, requests and botocore (`http_client`)
     openai, anthropic, groq, together
                          `request` of their base clients says which attempts are one call (`sdks`)
-    cohere               the same, for the client that it has (`cohere`)
-    google-genai         in a run its async client takes httpx2, not aiohttp (`gemini`)
+    cohere, mistralai, google-genai
+                         the same, for the clients that they have (`cohere`, `mistral`, `gemini`)
 
 What calls a model past all of these (websockets, other programs) is said aloud (`unreachable`). All are inert while no
 run is open. Their entry points are named `escapement-…`, because the plain names are taken.
@@ -28,6 +28,7 @@ from escapement_instrumentation import http_client, lm15, unreachable
 from escapement_instrumentation.clients import client_hooks
 from escapement_instrumentation.cohere import cohere_hooks
 from escapement_instrumentation.gemini import gemini_hooks
+from escapement_instrumentation.mistral import mistral_hooks
 from escapement_instrumentation.sdks import sdk_hooks
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Httpx2Instrumentor",
     "HttpxInstrumentor",
     "Lm15Instrumentor",
+    "MistralInstrumentor",
     "OpenAIInstrumentor",
     "TogetherInstrumentor",
     "UnreachableInstrumentor",
@@ -123,6 +125,13 @@ class GeminiInstrumentor(_Instrumentor):
 
     hooks = (gemini_hooks(),)
     requires = ("google-genai >= 2.0",)
+
+
+class MistralInstrumentor(_Instrumentor):
+    """The Mistral SDK."""
+
+    hooks = mistral_hooks()
+    requires = ("mistralai >= 2.0",)
 
 
 def _aiohttp_patches(module: ModuleType) -> Sequence[Patch]:

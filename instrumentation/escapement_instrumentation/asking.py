@@ -54,7 +54,7 @@ class Seen:
     @classmethod
     def look(cls, scope: Scope, method: str, path: str, call: Call | None = None) -> Seen | None:
         """None for what is to pass untouched. `call` is the SDK's that the request is known to be part of."""
-        operation = recognise(method, path, call.sdk if call is not None else "")
+        operation = recognise(method, path, call.sdk if call is not None and call.everything else "")
         session = scope.run
         if operation is None or not isinstance(session, Session):
             return None
@@ -62,9 +62,9 @@ class Seen:
 
     def ask(self, request: Request) -> StepRow | Exchange | None:
         """What the run says to this request; None when it is none of its business after all."""
-        if self.call is None and not self.operation.is_asked(request.body):
-            return None  # a well-known path, but not of a model API
         call = self.call
+        if (call is None or not call.everything) and not self.operation.is_asked(request.body):
+            return None  # a well-known path, but not of a model API
         if call is None:
             self.call = call = Call()
         try:

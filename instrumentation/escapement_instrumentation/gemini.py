@@ -1,7 +1,7 @@
-"""The Google GenAI SDK, whose async client goes past httpx2 where aiohttp is installed, though it has both at hand.
+"""The Google GenAI SDK, one level above HTTP: which attempts are one call, and that they go where they are seen.
 
-In a run it takes httpx2, where its requests are seen. An aiohttp session that the program gave it is left to it, and
-seen there (`aiohttp_client`).
+Its async client goes past httpx2 where aiohttp is installed, though it has both at hand. In a run it takes httpx2. An
+aiohttp session that the program gave it is left to it, and seen there (`aiohttp_client`), each attempt for itself.
 """
 
 from __future__ import annotations
@@ -13,13 +13,23 @@ from typing import Any
 from escapement.engine import lanes
 from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
+from escapement_instrumentation.sdks import Unwind, around, around_async, retries_of
+
+_SDK = "google.genai"
 
 
 def gemini_hooks() -> ModuleHooks:
-    """Hooks on the SDK's base client."""
+    """Hooks on the SDK's base client. Of what it sends, only calls of models belong to a run: no files, no caches."""
 
     def patches(module: ModuleType) -> Sequence[Patch]:
-        return (Patch(module.BaseApiClient, "_use_aiohttp", _use_aiohttp),)
+        client = module.BaseApiClient
+        return (
+            Patch(client, "_use_aiohttp", _use_aiohttp),
+            Patch(client, "_request", around(_SDK, everything=False)),
+            Patch(client, "_async_request", around_async(_SDK, everything=False)),
+            Patch(client, "_request_once", _once),
+            Patch(client, "_async_request_once", _once_async),
+        )
 
     return ModuleHooks("google.genai._api_client", patches)
 
@@ -32,3 +42,25 @@ def _use_aiohttp(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...]
     if not hasattr(client, "_async_retry"):
         return uses
     return getattr(client._http_options, "aiohttp_client", None) is not None
+
+
+def _once(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return wrapped(*args, **kwargs)
+    except Exception as error:
+        _not_again(error)
+        raise
+
+
+async def _once_async(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return await wrapped(*args, **kwargs)
+    except Exception as error:
+        _not_again(error)
+        raise
+
+
+def _not_again(error: Exception) -> None:
+    """A refusal that was served from a trace is the last one that the call got."""
+    if retries_of(getattr(error, "response", None)) is not None:
+        raise Unwind(error, error.__cause__) from None

@@ -51,8 +51,8 @@ class _Around:
 
     __slots__ = ("_call", "_token")
 
-    def __init__(self, sdk: str) -> None:
-        self._call = Call(sdk)
+    def __init__(self, sdk: str, everything: bool) -> None:
+        self._call = Call(sdk, everything)
 
     def __enter__(self) -> None:
         self._token = current_call.set(self._call)
@@ -68,25 +68,25 @@ class _Around:
             _log.exception("Escapement could not record the end of a call")
 
 
-def around(sdk: str) -> Wrapper:
-    """A hook on the method of `sdk` that makes a call with all its attempts."""
+def around(sdk: str, everything: bool = True) -> Wrapper:
+    """A hook on the method of `sdk` that makes a call with all its attempts. `everything` as in `Call`."""
 
     def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return wrapped(*args, **kwargs)
-        with _Around(sdk):
+        with _Around(sdk, everything):
             return wrapped(*args, **kwargs)
 
     return request
 
 
-def around_async(sdk: str) -> Wrapper:
+def around_async(sdk: str, everything: bool = True) -> Wrapper:
     """`around` for a coroutine function."""
 
     async def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return await wrapped(*args, **kwargs)
-        with _Around(sdk):
+        with _Around(sdk, everything):
             return await wrapped(*args, **kwargs)
 
     return request

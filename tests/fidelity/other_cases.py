@@ -211,6 +211,38 @@ async def gemini_dropped(client: Any) -> Any:
     return await settle(client.models.generate_content(model="drop", contents="Hi"))
 
 
+def _patient(attempts: int = 3) -> Any:
+    """Options of a request that is tried again, at once."""
+    return {"http_options": {"retry_options": {"attempts": attempts, "initial_delay": 0.01, "max_delay": 0.02}}}
+
+
+@case("gemini")
+async def gemini_flaky_503(client: Any) -> Any:
+    return await settle(client.models.generate_content(model="flaky-503-2", contents="Hi", config=_patient()))
+
+
+@case("gemini")
+async def gemini_flaky_drop(client: Any) -> Any:
+    return await settle(client.models.generate_content(model="flaky-drop", contents="Hi", config=_patient()))
+
+
+@case("gemini")
+async def gemini_flaky_stream(client: Any) -> Any:
+    return await drained(
+        await settle(client.models.generate_content_stream(model="flaky-429", contents="Hi", config=_patient()))
+    )
+
+
+@case("gemini")
+async def gemini_refused_again_and_again(client: Any) -> Any:
+    return await settle(client.models.generate_content(model="error-503", contents="Hi", config=_patient()))
+
+
+@case("gemini")
+async def gemini_dropped_again_and_again(client: Any) -> Any:
+    return await settle(client.models.generate_content(model="drop", contents="Hi", config=_patient()))
+
+
 # -- Mistral ---------------------------------------------------------------------------------------------------------
 
 LARGE: Any = {"model": "mistral-large-latest"}
@@ -299,6 +331,40 @@ async def mistral_error_422(client: Any) -> Any:
 @case("mistral")
 async def mistral_error_500(client: Any) -> Any:
     return await settle(client.ask("chat.complete", model="error-500", messages=USER))
+
+
+def _tried(seconds: float = 5) -> Any:
+    """Options of a request that is tried again, at once."""
+    from mistralai.client.utils import BackoffStrategy, RetryConfig
+
+    return RetryConfig("backoff", BackoffStrategy(10, 20, 1.5, int(seconds * 1000), 1), True)
+
+
+@case("mistral")
+async def mistral_flaky_500(client: Any) -> Any:
+    return await settle(client.ask("chat.complete", model="flaky-500-2", messages=USER, retries=_tried()))
+
+
+@case("mistral")
+async def mistral_flaky_drop(client: Any) -> Any:
+    return await settle(client.ask("chat.complete", model="flaky-drop", messages=USER, retries=_tried()))
+
+
+@case("mistral")
+async def mistral_flaky_stream(client: Any) -> Any:
+    asked = client.ask("chat.stream", model="flaky-429", messages=USER, retries=_tried())
+    async with entered(await settle(asked)) as events:
+        return await drained(events)
+
+
+@case("mistral")
+async def mistral_refused_again_and_again(client: Any) -> Any:
+    return await settle(client.ask("chat.complete", model="error-500", messages=USER, retries=_tried(0.1)))
+
+
+@case("mistral")
+async def mistral_dropped_again_and_again(client: Any) -> Any:
+    return await settle(client.ask("chat.complete", model="drop", messages=USER, retries=_tried(0.1)))
 
 
 @case("mistral")
