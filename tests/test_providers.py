@@ -11,6 +11,7 @@ import httpx
 import openai
 import orjson
 import pytest
+from google import genai
 
 import escapement
 from escapement.cli.show import messages
@@ -329,6 +330,69 @@ def test_a_response_that_is_fetched_is_not_counted_again(client: openai.OpenAI, 
     operation = recognise("DELETE", "/v1/responses/resp_1", "openai")
     assert operation is not None
     assert operation.name == "responses"
+
+
+def test_what_a_response_in_the_background_used_counts_when_it_is_first_told(
+    client: openai.OpenAI, store: Path
+) -> None:
+    with escapement.init(storage_dir=store) as trace:
+        job = client.responses.create(model="gpt-4o", input="Take your time", background=True)
+        while job.status in ("queued", "in_progress"):
+            job = client.responses.retrieve(job.id)
+        assert client.responses.retrieve(job.id).usage == job.usage
+    assert job.usage is not None
+    assert (trace.input_tokens, trace.output_tokens) == (job.usage.input_tokens, job.usage.output_tokens)
+    steps = SpanStore(store).load(trace.trace_id).steps
+    told = [step.step for step in steps if "gen_ai.usage.input_tokens" in step.attributes]
+    assert told == [len(steps) - 1]
+    assert {step.name for step in steps[1:]} == {"fetch_response"}
+
+
+def test_an_interaction_is_read(provider: Provider, store: Path) -> None:
+    """Steps of the Interactions API, streamed: thoughts, calls, their results, and what was used."""
+    tool = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
+    with escapement.init(storage_dir=store) as trace:
+        made = genai.Client(api_key="any", http_options={"base_url": provider.base_url})
+        asked: Any = {"model": "gemini-2.5-flash", "tools": [tool], "system_instruction": "Be brief."}
+        events = list(made.interactions.create(**asked, input="Rain?", stream=True))
+        started = [event.step for event in events if event.event_type == "step.start"]
+        results = [
+            {"type": "function_result", "call_id": step.id, "result": "no such city", "is_error": True}
+            for step in started
+            if step.type == "function_call"
+        ]
+        done = events[-1].interaction
+        made.interactions.create(**asked, input=results, previous_interaction_id=done.id)
+        made.close()
+    row = SpanStore(store).load(trace.trace_id)
+    first, second = row.steps
+    usage = done.usage
+    assert {name: value for name, value in first.attributes.items() if name.startswith("gen_ai.")} == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "gcp.gemini",
+        "gen_ai.request.model": "gemini-2.5-flash",
+        "gen_ai.request.stream": True,
+        "gen_ai.response.id": done.id,
+        "gen_ai.response.model": "gemini-2.5-flash",
+        "gen_ai.response.finish_reasons": ["completed"],
+        "gen_ai.response.time_to_first_chunk": first.attributes["gen_ai.response.time_to_first_chunk"],
+        "gen_ai.usage.input_tokens": usage.total_input_tokens + usage.total_tool_use_tokens,
+        "gen_ai.usage.output_tokens": usage.total_output_tokens + usage.total_thought_tokens,
+        "gen_ai.usage.cache_read.input_tokens": usage.total_cached_tokens,
+        "gen_ai.usage.reasoning.output_tokens": usage.total_thought_tokens,
+    }
+    asked_first, said, _ = messages(row, first)
+    assert asked_first == [Message("system", "Be brief."), Message("user", "Rain?")]
+    assert bool(said[0].thought)
+    assert said[0].text == ""
+    assert [call.name for message in said for call in message.tool_calls] == ["weather"] * len(results)
+    asked_second, _, _ = messages(row, second)
+    assert asked_second == [
+        Message("system", "Be brief."),
+        *(Message("tool", "no such city", answers=result["call_id"], failed=True) for result in results),
+    ]
+    assert second.attributes["gen_ai.request.previous_response.id"] == done.id
+    assert second.attributes["escapement.tools.failed"] == ["weather"] * len(results)
 
 
 def test_a_form_is_shown_and_names_its_model(provider: Provider, store: Path) -> None:

@@ -47,14 +47,12 @@ class Call:
     """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
 
     __slots__ = (
-        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "everything", "sdk", "session",
+        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "sdk", "session",
     )  # fmt: skip
 
-    def __init__(self, sdk: str = "", everything: bool = True) -> None:
+    def __init__(self, sdk: str = "") -> None:
         self.sdk = sdk
         """The SDK that makes the call: the name of its package, empty where it is not known."""
-        self.everything = everything and sdk != ""
-        """Whether all that this SDK sends belongs to a run, and not only what goes to well-known paths."""
         self.session: Session | None = None
         self._raised = ""
         self._attempts: list[dict[str, Any]] = []
@@ -102,6 +100,7 @@ class Call:
         self._done = True
         provider = self._span.asked.get(semconv.PROVIDER_NAME, "")
         attributes = exchange.attributes(self._operation, self.session.redacts, provider)
+        self.session.deferred.settle(self._operation.name, attributes)
         if self._attempts:
             attributes[semconv.ATTEMPTS] = [*self._attempts, exchange.summary()]
         if self._raised and exchange.failure is not None:

@@ -88,6 +88,7 @@ class Session:
         prices = Prices.of(settings)
         self.ledger = usage.Ledger(prices)
         """What live calls used; what was served cost nothing."""
+        self.deferred = usage.Deferred()
         self.scope = Scope(self, member.lane) if member is not None else Scope(self)
         self.process_id = os.getpid()
         # Reentrant: the garbage collector may end a forgotten stream of this very run while we are at work.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ _TOKENS = (
     semconv.USAGE_CACHE_WRITE,
 )
 _WIDTH = 1 + len(_TOKENS)
+_UNDER_WAY = (["queued"], ["in_progress"])
+_AWAITED = 1024
 
 
 class Usage:
@@ -109,6 +112,27 @@ class Ledger(dict[tuple[str, str], Usage]):
                 return None
             dollars += cost
         return dollars
+
+
+class Deferred:
+    """Responses that go on in the background: what they used counts once, when it is first told."""
+
+    def __init__(self) -> None:
+        self._awaited: OrderedDict[str, None] = OrderedDict()
+
+    def settle(self, operation: str, answered: dict[str, Any]) -> None:
+        """Take from the attributes of an answer what it used, where that is counted already."""
+        name = answered.get(semconv.RESPONSE_ID, "")
+        if operation == semconv.FETCH_RESPONSE:
+            if name in self._awaited and semconv.USAGE_OUTPUT_TOKENS in answered:
+                del self._awaited[name]
+                return
+            for key in (*_TOKENS, semconv.USAGE_REASONING, semconv.USAGE_COST):
+                answered.pop(key, None)
+        elif answered.get(semconv.RESPONSE_FINISH_REASONS) in _UNDER_WAY:
+            self._awaited[name] = None
+            if len(self._awaited) > _AWAITED:
+                self._awaited.popitem(last=False)
 
 
 def cost_of(attributes: Mapping[str, Any], when: int, prices: Prices) -> float | None:

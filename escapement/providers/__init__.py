@@ -16,7 +16,18 @@ from urllib.parse import unquote
 
 import orjson
 
-from escapement.providers import anthropic, bedrock, cohere, gemini, mistral, multipart, ollama, openai, streams
+from escapement.providers import (
+    anthropic,
+    bedrock,
+    cohere,
+    gemini,
+    interactions,
+    mistral,
+    multipart,
+    ollama,
+    openai,
+    streams,
+)
 from escapement.providers.operation import Attributes, Message, Operation, ToolCall
 from escapement.providers.streams import streamed
 from escapement.words import semconv
@@ -40,9 +51,12 @@ __all__ = [
 _OF_SDKS = {"openai": openai.OPERATIONS, "anthropic": anthropic.OPERATIONS}
 """Where SDKs that say who they are look first: a path may mean something else elsewhere."""
 
+_PROVIDERS = {"google.genai": "gcp.gemini", "mistralai": "mistral_ai", "together": "together_ai"}
+"""Of SDKs that are not called as their provider is in `gen_ai.provider.name`."""
+
 _OPERATIONS: Mapping[str, Operation] = {
     path: operation
-    for provider in (openai, anthropic, bedrock, gemini, mistral, cohere, ollama)
+    for provider in (openai, anthropic, bedrock, gemini, interactions, mistral, cohere, ollama)
     for path, operation in provider.OPERATIONS.items()
 }
 
@@ -88,6 +102,8 @@ def recognise(method: str, path: str, from_sdk: str) -> Operation | None:
     """
     name = tail(path)
     operation = _OF_SDKS.get(from_sdk, _OPERATIONS).get(name) or _OPERATIONS.get(name)
+    if operation is not None and operation.method not in ("", method):
+        operation = None
     model = ""
     for match, templated in _TEMPLATES if operation is None else ():
         found = match(name)
@@ -98,7 +114,8 @@ def recognise(method: str, path: str, from_sdk: str) -> Operation | None:
         deployment = _DEPLOYMENT.search(path)
         model = unquote(deployment.group(1) if deployment is not None else model)
         return replace(operation, model=model) if model else operation
-    return Operation(name=name.split("/")[0] or method.lower(), provider=from_sdk) if from_sdk else None
+    provider = _PROVIDERS.get(from_sdk, from_sdk)
+    return Operation(name=name.split("/")[0] or method.lower(), provider=provider) if from_sdk else None
 
 
 def request_attributes(operation: Operation, request: Request, fields: Mapping[str, Any]) -> Attributes:

@@ -99,6 +99,7 @@ _CONVERSATION = Operation(
     _conversation_asked,
     _conversation_said,
     marks=(b'"inputs"',),
+    method="POST",
 )
 
 OPERATIONS = {

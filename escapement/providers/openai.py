@@ -191,17 +191,13 @@ def _chat_said(document: Document) -> list[Message]:
 
 
 def _responses_answer(document: Document) -> Attributes:
-    return _fetched_answer(document) | usage(document.get("usage"))
-
-
-def _fetched_answer(document: Document) -> Attributes:
-    """Of a response that was made before. What it used is not counted: that is said again whenever somebody looks."""
     status = document.get("status")
     incomplete = (document.get("incomplete_details") or {}).get("reason")
     return {
         semconv.RESPONSE_ID: document.get("id"),
         semconv.RESPONSE_MODEL: document.get("model"),
         semconv.RESPONSE_FINISH_REASONS: [incomplete or status] if incomplete or status else None,
+        **usage(document.get("usage")),
     }
 
 
@@ -322,9 +318,9 @@ OPERATIONS = {
     "completions": replace(_CHAT, name="text_completion"),
     "responses": _RESPONSES,
     "responses/{id}": Operation(
-        "fetch_response",
+        semconv.FETCH_RESPONSE,
         "openai",
-        answer=_fetched_answer,
+        answer=_responses_answer,
         gather=_gather_responses,
         said=_responses_said,
         marks=(),

@@ -13,6 +13,9 @@ from typing import Final
 VERSION: Final = "88eccb155ca7"
 """Commit of the GenAI conventions that the names below were taken from; they have no releases yet."""
 
+FETCH_RESPONSE: Final = "fetch_response"
+"""The operation that fetches a response that was made before."""
+
 SCOPE: Final = "escapement"
 """Name of the instrumentation scope of our spans."""
 

@@ -7,7 +7,7 @@
     openai, anthropic, groq, together
                          `request` of their base clients says which attempts are one call (`sdks`)
     cohere, mistralai, google-genai
-                         the same, for the clients that they have (`cohere`, `mistral`, `gemini`)
+                         the same, for the clients that they have (`cohere`, `speakeasy`, `gemini`)
 
 What calls a model past all of these (websockets, other programs) is said aloud (`unreachable`). All are inert while no
 run is open. Their entry points are named `escapement-…`, because the plain names are taken.
@@ -28,8 +28,8 @@ from escapement_instrumentation import http_client, lm15, unreachable
 from escapement_instrumentation.clients import client_hooks
 from escapement_instrumentation.cohere import cohere_hooks
 from escapement_instrumentation.gemini import gemini_hooks
-from escapement_instrumentation.mistral import mistral_hooks
 from escapement_instrumentation.sdks import sdk_hooks
+from escapement_instrumentation.speakeasy import google_hooks, mistral_hooks
 
 __all__ = [
     "AiohttpInstrumentor",
@@ -123,7 +123,7 @@ class CohereInstrumentor(_Instrumentor):
 class GeminiInstrumentor(_Instrumentor):
     """The Google GenAI SDK."""
 
-    hooks = (gemini_hooks(),)
+    hooks = (gemini_hooks(), *google_hooks())
     requires = ("google-genai >= 2.0",)
 
 

@@ -19,7 +19,7 @@ from escapement.providers import Operation, recognise
 from escapement.store.rows import StepRow
 from escapement.words.errors import EscapementError
 from escapement.words.http import Request
-from escapement_instrumentation.sdks import Unwind
+from escapement_instrumentation.sdks import Unwind, sdk_here
 
 _log = logging.getLogger("escapement")
 _sending: ContextVar[bool] = ContextVar("escapement_sending", default=False)
@@ -43,9 +43,10 @@ def scope_here() -> Scope | None:
 class Seen:
     """A request to a model API, made in an open run."""
 
-    __slots__ = ("call", "operation", "scope", "session")
+    __slots__ = ("_of_sdk", "call", "operation", "scope", "session")
 
-    def __init__(self, session: Session, scope: Scope, call: Call | None, operation: Operation) -> None:
+    def __init__(self, session: Session, scope: Scope, call: Call | None, operation: Operation, of_sdk: bool) -> None:
+        self._of_sdk = of_sdk
         self.session = session
         self.scope = scope
         self.call = call
@@ -54,17 +55,18 @@ class Seen:
     @classmethod
     def look(cls, scope: Scope, method: str, path: str, call: Call | None = None) -> Seen | None:
         """None for what is to pass untouched. `call` is the SDK's that the request is known to be part of."""
-        operation = recognise(method, path, call.sdk if call is not None and call.everything else "")
+        sdk = call.sdk if call is not None else sdk_here.get()
+        operation = recognise(method, path, sdk)
         session = scope.run
         if operation is None or not isinstance(session, Session):
             return None
-        return cls(session, scope, call, operation)
+        return cls(session, scope, call, operation, sdk != "")
 
     def ask(self, request: Request) -> StepRow | Exchange | None:
         """What the run says to this request; None when it is none of its business after all."""
-        call = self.call
-        if (call is None or not call.everything) and not self.operation.is_asked(request.body):
+        if not self._of_sdk and not self.operation.is_asked(request.body):
             return None  # a well-known path, but not of a model API
+        call = self.call
         if call is None:
             self.call = call = Call()
         try:

@@ -13,22 +13,26 @@ from typing import Any
 from escapement.engine import lanes
 from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
-from escapement_instrumentation.sdks import Unwind, around, around_async, retries_of
+from escapement_instrumentation.sdks import Unwind, around, around_async, each, each_async, retries_of
 
 _SDK = "google.genai"
 
 
 def gemini_hooks() -> ModuleHooks:
-    """Hooks on the SDK's base client. Of what it sends, only calls of models belong to a run: no files, no caches."""
+    """Hooks on the SDK's base client."""
 
     def patches(module: ModuleType) -> Sequence[Patch]:
         client = module.BaseApiClient
         return (
             Patch(client, "_use_aiohttp", _use_aiohttp),
-            Patch(client, "_request", around(_SDK, everything=False)),
-            Patch(client, "_async_request", around_async(_SDK, everything=False)),
+            Patch(client, "_request", around(_SDK)),
+            Patch(client, "_async_request", around_async(_SDK)),
             Patch(client, "_request_once", _once),
             Patch(client, "_async_request_once", _once_async),
+            Patch(client, "_upload_fd", each(_SDK)),
+            Patch(client, "_async_upload_fd", each_async(_SDK)),
+            Patch(client, "download_file", each(_SDK)),
+            Patch(client, "async_download_file", each_async(_SDK)),
         )
 
     return ModuleHooks("google.genai._api_client", patches)

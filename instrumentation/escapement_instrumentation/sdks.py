@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,9 @@ from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch, Wrapper
 
 _log = logging.getLogger("escapement")
+
+sdk_here: ContextVar[str] = ContextVar("escapement_sdk", default="")
+"""The SDK that sends what is sent here, where each request is a call of its own."""
 
 
 class Unwind(BaseException):
@@ -51,8 +55,8 @@ class _Around:
 
     __slots__ = ("_call", "_token")
 
-    def __init__(self, sdk: str, everything: bool) -> None:
-        self._call = Call(sdk, everything)
+    def __init__(self, sdk: str) -> None:
+        self._call = Call(sdk)
 
     def __enter__(self) -> None:
         self._token = current_call.set(self._call)
@@ -68,28 +72,59 @@ class _Around:
             _log.exception("Escapement could not record the end of a call")
 
 
-def around(sdk: str, everything: bool = True) -> Wrapper:
-    """A hook on the method of `sdk` that makes a call with all its attempts. `everything` as in `Call`."""
+def around(sdk: str) -> Wrapper:
+    """A hook on the method of `sdk` that makes a call with all its attempts."""
 
     def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return wrapped(*args, **kwargs)
-        with _Around(sdk, everything):
+        with _Around(sdk):
             return wrapped(*args, **kwargs)
 
     return request
 
 
-def around_async(sdk: str, everything: bool = True) -> Wrapper:
+def around_async(sdk: str) -> Wrapper:
     """`around` for a coroutine function."""
 
     async def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return await wrapped(*args, **kwargs)
-        with _Around(sdk, everything):
+        with _Around(sdk):
             return await wrapped(*args, **kwargs)
 
     return request
+
+
+def each(sdk: str) -> Wrapper:
+    """A hook on a method of `sdk` that makes several requests (an upload in parts): each is a call of its own."""
+
+    def several(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if lanes.current() is None:
+            return wrapped(*args, **kwargs)
+        token = sdk_here.set(sdk)
+        try:
+            return wrapped(*args, **kwargs)
+        finally:
+            sdk_here.reset(token)
+
+    return several
+
+
+def each_async(sdk: str) -> Wrapper:
+    """`each` for a coroutine function."""
+
+    async def several(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if lanes.current() is None:
+            return await wrapped(*args, **kwargs)
+        token = sdk_here.set(sdk)
+        try:
+            return await wrapped(*args, **kwargs)
+        finally:
+            with suppress(ValueError):
+                sdk_here.reset(token)
+
+    return several
 
 
 def _should_retry(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

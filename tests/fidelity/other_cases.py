@@ -7,6 +7,7 @@ of their own, what `_Mistral` makes of the client.
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
@@ -241,6 +242,74 @@ async def gemini_refused_again_and_again(client: Any) -> Any:
 @case("gemini")
 async def gemini_dropped_again_and_again(client: Any) -> Any:
     return await settle(client.models.generate_content(model="drop", contents="Hi", config=_patient()))
+
+
+ASKED: Any = {"model": FLASH, "input": "Grüße 🙂"}
+WEATHER: Any = {"type": "function", "name": "weather", "description": "Weather", "parameters": CITY}
+
+
+@case("gemini")
+async def gemini_interaction(client: Any) -> Any:
+    return await settle(client.interactions.create(**ASKED, system_instruction="Be brief."))
+
+
+@case("gemini")
+async def gemini_interaction_tools(client: Any) -> Any:
+    first = await settle(client.interactions.create(**ASKED, tools=[WEATHER]))
+    results = [
+        {"type": "function_result", "call_id": step.id, "name": step.name, "result": "rain"}
+        for step in first.steps
+        if step.type == "function_call"
+    ]
+    asked = {**ASKED, "input": results, "previous_interaction_id": first.id}
+    return [first, await settle(client.interactions.create(**asked, tools=[WEATHER]))]
+
+
+@case("gemini")
+async def gemini_interaction_stream(client: Any) -> Any:
+    return await drained(await settle(client.interactions.create(**ASKED, stream=True)))
+
+
+@case("gemini")
+async def gemini_interaction_stream_tools(client: Any) -> Any:
+    return await drained(await settle(client.interactions.create(**ASKED, stream=True, tools=[WEATHER])))
+
+
+@case("gemini")
+async def gemini_interaction_in_the_background(client: Any) -> Any:
+    seen = [await settle(client.interactions.create(**ASKED, background=True))]
+    while seen[-1].status == "in_progress":
+        seen.append(await settle(client.interactions.get(seen[-1].id)))
+    return [*seen, await settle(client.interactions.delete(seen[-1].id))]
+
+
+@case("gemini")
+async def gemini_flaky_interaction(client: Any) -> Any:
+    return await settle(client.interactions.create(**ASKED | {"model": "flaky-503"}))
+
+
+@case("gemini")
+async def gemini_refused_interaction(client: Any) -> Any:
+    return await settle(client.interactions.create(**ASKED | {"model": "error-400"}))
+
+
+@case("gemini")
+async def gemini_files(client: Any) -> Any:
+    config = {"mime_type": "text/plain", "display_name": "notes"}
+    file = await settle(client.files.upload(file=io.BytesIO(b"Notes \x00\xff" * 2_000_000), config=config))
+    told = [file, await settle(client.files.get(name=file.name))]
+    content = await settle(client.files.download(file=file.name))
+    listed = [kept async for kept in _each(await settle(client.files.list()))]
+    return [*told, content, listed, await settle(client.files.delete(name=file.name))]
+
+
+async def _each(pages: Any) -> AsyncIterator[Any]:
+    if hasattr(pages, "__aiter__"):
+        async for one in pages:
+            yield one
+    else:
+        for one in pages:
+            yield one
 
 
 # -- Mistral ---------------------------------------------------------------------------------------------------------

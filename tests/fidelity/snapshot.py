@@ -59,6 +59,8 @@ def snapshot(value: Any) -> Any:
     if named(type(value)) == "google.genai._api_client.HttpResponse":
         # Its stream has been read, or is the program's to read.
         return {"type": named(type(value)), "headers": snapshot(value.headers)}
+    if isinstance(value, str):  # UnrecognizedStr of Google's SDK
+        return {"type": named(type(value)), "value": str.__str__(value), "fields": snapshot(vars(value))}
     if isinstance(value, (datetime.datetime, datetime.date, datetime.timedelta)):
         return {"type": named(type(value)), "value": repr(value)}
     if dataclasses.is_dataclass(value):

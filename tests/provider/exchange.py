@@ -24,7 +24,15 @@ class Blob:
     pieces: tuple[bytes, ...] = ()
 
 
-Reply: TypeAlias = Json | list[bytes] | Blob
+@dataclass(frozen=True)
+class Answered:
+    """A plain JSON answer with headers of its own."""
+
+    body: Json
+    headers: dict[str, str]
+
+
+Reply: TypeAlias = Json | list[bytes] | Blob | Answered
 """A plain JSON answer, the events of a stream, or something else."""
 
 Form: TypeAlias = dict[str, list[tuple[str, bytes]]]

@@ -26,9 +26,10 @@ from . import (
 from .anthropic_files import AnthropicFiles
 from .conversations import Conversations
 from .encoding import chosen, encoded
-from .exchange import Answer, Blob, Dialect, Json, Question, ReceivedRequest, Refused, Reply
+from .exchange import Answer, Answered, Blob, Dialect, Json, Question, ReceivedRequest, Refused, Reply
 from .faults import Faults, spoiled
 from .files import Files
+from .google_kept import GoogleFiles, Interactions
 from .threads import Threads
 from .vector_stores import VectorStores
 
@@ -55,6 +56,7 @@ class Routes:
         self._faults = Faults()
         # The more particular a path, the earlier it stands: the first that fits is taken.
         self._routes = (
+            *_kept_by_google(Interactions(), GoogleFiles()),
             *_kept_by_anthropic(AnthropicFiles()),
             *_kept_by_openai(Files(), VectorStores()),
             *_talks(Conversations()),
@@ -120,6 +122,8 @@ class Routes:
             answer = Answer(headers=headers, body=reply.body, events=list(reply.pieces) or None, delay=self._latency)
         else:
             headers |= {"content-type": "application/json"}
+            if isinstance(reply, Answered):
+                headers, reply = headers | reply.headers, reply.body
             answer = Answer(headers=headers, body=_encoded(reply), delay=self._latency)
         return encoded(spoiled(answer, question, route.dialect), chosen(question))
 
@@ -187,6 +191,23 @@ def _talks(talks: Conversations) -> Iterator[_Route]:
         # Mistral has conversations on the same path.
         header = "x-stainless-lang" if tail.startswith("/conversations") else ""
         yield _Route(method, tail, responses.DIALECT, reply, header)
+
+
+def _kept_by_google(interactions: Interactions, files: GoogleFiles) -> Iterator[_Route]:
+    for method, tail, reply in (
+        ("POST", "/interactions", interactions.create),
+        ("GET", "/interactions/([^/]+)", interactions.retrieve),
+        ("DELETE", "/interactions/([^/]+)", interactions.delete),
+        ("POST", "/interactions/([^/]+)/cancel", interactions.cancel),
+        ("POST", "/upload/v1(?:beta)?/files", files.begin),
+        ("GET", "/v1(?:beta)?/files", files.list),
+        ("GET", "/v1(?:beta)?/files/([^/:]+)", files.retrieve),
+        ("GET", "/v1(?:beta)?/files/([^/:]+):download", files.download),
+        ("DELETE", "/v1(?:beta)?/files/([^/:]+)", files.delete),
+    ):
+        yield _Route(method, tail, gemini.DIALECT, reply, header="x-goog-api-key")
+    # What is uploaded goes to an address that was given out, and says no more who sends it.
+    yield _Route("POST", "/upload/v1(?:beta)?/files", gemini.DIALECT, files.send, header="x-goog-upload-offset")
 
 
 def _kept_by_anthropic(files: AnthropicFiles) -> Iterator[_Route]:

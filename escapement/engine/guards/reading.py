@@ -64,7 +64,7 @@ class Reader:
             after, messages = self._elements(step, operation, body)
         else:
             after, messages = self._fields(step, lane, operation, body)
-        if answer := body.fields.get("previous_response_id"):
+        if answer := body.fields.get("previous_response_id") or body.fields.get("previous_interaction_id"):
             after = self._answers.get(str(answer[1]), after)
         elif not after and self._answers:
             after = self._answers.get(path.rpartition("/")[2], 0)
