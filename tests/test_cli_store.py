@@ -884,6 +884,9 @@ No problems.
 def test_a_store_that_cannot_be_written(cli: Cli, written: Path, sealed: bool) -> None:
     if sealed:
         cli("store", "compact")
+        hour_ago = time.time() - 3600  # what is left over is told from some seconds on, and the two answers must agree
+        for path in written.rglob("*"):
+            os.utime(path, (hour_ago, hour_ago))
     here = [sys.executable, "-m", "escapement"]
     if os.getuid() == 0:  # permissions do not bind root
         mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
