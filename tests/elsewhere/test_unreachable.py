@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -30,7 +31,10 @@ from escapement_instrumentation.unreachable import model_program
 def by_websockets() -> None:
     from websockets.sync.client import connect
 
-    connect("ws://127.0.0.1:1/v1/realtime?model=gpt-realtime", proxy=None, sock=_pair())
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        connect("ws://127.0.0.1:1/v1/realtime?model=gpt-realtime", proxy=None, sock=ours)
 
 
 def by_aiohttp() -> None:
@@ -114,14 +118,6 @@ def by_grpc_aio_stream() -> None:
 GENERATE = "/google.ai.generativelanguage.v1beta.GenerativeService/GenerateContent"
 
 
-def _pair() -> Any:
-    import socket
-
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    return ours
-
-
 def by_process() -> None:
     subprocess.run(["codex-that-is-not-installed/codex", "exec", "x"], check=False)
 
@@ -152,7 +148,6 @@ def tried(way: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("name", WAYS)
-@pytest.mark.filterwarnings("default::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_said_once_and_refused_in_strict_replay(name: str, store: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", EscapementWarning)
