@@ -16,7 +16,10 @@ from google import genai
 import escapement
 from escapement.cli.show import messages
 from escapement.engine import spread
+from escapement.engine.usage import cost_of, use_of
 from escapement.providers import Message, ToolCall, answer_document, multipart, recognise, tail
+from escapement.store.prices import Prices
+from escapement.store.summaries import page, stats
 from escapement.store.traces import SpanStore
 from tests.provider import Provider
 
@@ -223,6 +226,75 @@ def test_openrouter_says_what_a_call_cost(stream: bool, provider: Provider, stor
     said = re.search(r'"cost": ?([^,}]+)', text)
     assert said is not None
     assert step.attributes["escapement.usage.cost"] == float(said[1]) > 0
+
+
+@pytest.mark.parametrize(
+    ("usage", "cost"),
+    [
+        ({"cost": 0.25}, 0.25),
+        ({"cost": 0}, 0.0),
+        ({"cost": 0.25, "is_byok": False, "cost_details": {"upstream_inference_cost": 0.2}}, 0.25),
+        ({"cost": 0.25, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.5}}, 0.75),
+        ({"cost": 0.25, "is_byok": True, "cost_details": None}, 0.25),
+        ({"cost": {"input_tokens_cost": 0.1, "total_cost": 0.5}}, 0.5),
+        ({"cost": "0.25"}, None),
+        ({"cost": None}, None),
+        ({"cost": {}}, None),
+        ({}, None),
+    ],
+)
+def test_what_answers_say_that_they_cost(usage: Any, cost: float | None) -> None:
+    answer = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2, **usage}}
+    assert read("/v1/chat/completions", {}, answer)[0].get("escapement.usage.cost") == cost
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_what_a_call_says_that_it_cost_is_what_it_cost(sealed: bool, provider: Provider, store: Path) -> None:
+    """Everywhere: in the run, its budget, lists, statistics, SQL, telemetry; list prices for who does not say it."""
+    routed = {"model": "openai/gpt-4o", "messages": USER, "usage": {"include": True}}
+    silent = {"model": "openai/gpt-4o", "messages": [*USER, *USER]}
+    plain = {"model": "gpt-4o", "messages": USER}
+
+    class Elsewhere(httpx.HTTPTransport):
+        """To the provider at hand, whatever the address says."""
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            request.url = httpx.URL(f"{provider.base_url}{request.url.raw_path.decode()}")
+            return super().handle_request(request)
+
+    with (
+        escapement.init(storage_dir=store, max_cost=1e9) as trace,
+        httpx.Client(transport=Elsewhere()) as client,
+    ):
+        said = client.post("https://openrouter.ai/api/v1/chat/completions", json=routed).json()["usage"]["cost"]
+        client.post("https://openrouter.ai/api/v1/chat/completions", json=silent)
+        client.post("https://api.openai.com/v1/chat/completions", json=plain)
+    if sealed:
+        escapement.open_store(store).compact()
+    reader = SpanStore(store)
+    steps = reader.load(trace.trace_id).steps
+    listed = [Prices().cost(*use_of(step.attributes, step.attributes, step.start)[:7]) for step in steps]
+    costs = [said, *listed[1:]]
+    assert said != listed[0]
+    assert None not in costs
+    together = pytest.approx(sum(costs))
+    assert [cost_of(step.attributes, step.start, Prices()) for step in steps] == costs
+    assert trace.cost == together
+    assert [row[0] for row in reader.sql("SELECT cost_usd FROM llm_calls ORDER BY step").rows] == pytest.approx(costs)
+    assert reader.sql("SELECT cost_usd FROM traces").rows == [(together,)]
+    assert [found.cost for found in page(reader)] == [together]
+    assert stats(reader)[0].cost == together
+    by_model = reader.sql("SELECT model, sum(cost_usd) FROM llm_calls GROUP BY ALL ORDER BY ALL").rows
+    assert by_model == [("gpt-4o", pytest.approx(costs[2])), ("openai/gpt-4o", pytest.approx(costs[0] + costs[1]))]
+    routed["model"] = "of-nobody/knows-what"  # so that only the answer can say it
+    with (
+        pytest.raises(escapement.BudgetExceededError),
+        escapement.init(storage_dir=store, max_cost=0.0001, on_guard="kill") as stopped,
+        httpx.Client(transport=Elsewhere()) as client,
+    ):
+        for _ in range(2):
+            client.post("https://openrouter.ai/api/v1/chat/completions", json=routed)
+    assert stopped.calls == 1
 
 
 OTHERS = {

@@ -1,4 +1,7 @@
-"""What a run used: tokens by model, and what they cost. Unknown is None, never 0."""
+"""What a run used: tokens by model, and what they cost. Unknown is None, never 0.
+
+Some providers say what a call cost. That is what it cost then, whatever any list of prices says.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from escapement.store.prices import Prices
+from escapement.store.prices import REPORTING, Prices, amount
 from escapement.words import semconv
 
 _TOKENS = (
@@ -27,22 +30,30 @@ class Usage:
     Tokens read from and written to a cache are part of `input`.
     """
 
-    __slots__ = ("_each", "_priced")
+    __slots__ = ("_each", "_priced", "_told")
 
     def __init__(self) -> None:
         self._each = array("q")
         self._priced = (0, 0.0)
+        self._told = (0, 0, 0.0)
+        """Input, output and dollars of the calls that said what they cost."""
 
-    def add(self, when: int, input: int, output: int, cache_read: int, cache_write: int) -> None:
-        self._each.extend((when, input, output, cache_read, cache_write))  # at once: another thread may be reading
+    def add(
+        self, when: int, input: int, output: int, cache_read: int, cache_write: int, reported: float | None = None
+    ) -> None:
+        if reported is None:
+            self._each.extend((when, input, output, cache_read, cache_write))  # at once: another thread may be reading
+        else:
+            asked, said, dollars = self._told
+            self._told = asked + input, said + output, dollars + reported
 
     @property
     def input(self) -> int:
-        return sum(self._each[1::_WIDTH])
+        return sum(self._each[1::_WIDTH]) + self._told[0]
 
     @property
     def output(self) -> int:
-        return sum(self._each[2::_WIDTH])
+        return sum(self._each[2::_WIDTH]) + self._told[1]
 
     def cost(self, provider: str, model: str, prices: Prices) -> float | None:
         """US dollars, always by the same prices: calls that have been priced are not priced again."""
@@ -55,11 +66,11 @@ class Usage:
             dollars += cost
             done += _WIDTH
         self._priced = done, dollars
-        return dollars
+        return dollars + self._told[2]
 
 
 class Use(NamedTuple):
-    """What one call used, as `Prices.cost` takes it. `when` it began is in nanoseconds since the epoch."""
+    """What one call used. `when` it began is in nanoseconds since the epoch, `reported` what it says that it cost."""
 
     provider: str
     model: str
@@ -68,13 +79,20 @@ class Use(NamedTuple):
     output: int
     cache_read: int
     cache_write: int
+    reported: float | None = None
+
+    def cost(self, prices: Prices) -> float | None:
+        """US dollars; None where nobody knows."""
+        return prices.cost(*self[:-1]) if self.reported is None else self.reported
 
 
 def use_of(asked: Mapping[str, Any], answered: Mapping[str, Any], when: int) -> Use:
     """What a call used that began at `when`, from the attributes that its span had at its start and at its end."""
     provider = str(asked.get(semconv.PROVIDER_NAME, ""))
     model = str(answered.get(semconv.RESPONSE_MODEL) or asked.get(semconv.REQUEST_MODEL) or "")
-    return Use(provider, model, when, *[_count(answered.get(name)) for name in _TOKENS])
+    reported = amount(answered.get(semconv.USAGE_COST)) if provider in REPORTING else None
+    asked_for, said, read, written = [_count(answered.get(name)) for name in _TOKENS]
+    return Use(provider, model, when, asked_for, said, read, written, reported)
 
 
 class Ledger(dict[tuple[str, str], Usage]):
@@ -137,7 +155,7 @@ class Deferred:
 
 def cost_of(attributes: Mapping[str, Any], when: int, prices: Prices) -> float | None:
     """US dollars for one call, from the attributes of its span."""
-    return prices.cost(*use_of(attributes, attributes, when))
+    return use_of(attributes, attributes, when).cost(prices)
 
 
 def _count(value: object) -> int:

@@ -81,14 +81,25 @@ def usage(counts: Any) -> Attributes:
         return {}
     asked = counts.get("prompt_tokens_details") or counts.get("input_tokens_details") or {}
     said = counts.get("completion_tokens_details") or counts.get("output_tokens_details") or {}
-    cost = counts.get("cost")  # OpenRouter says it
     return {
         semconv.USAGE_INPUT_TOKENS: counts.get("prompt_tokens", counts.get("input_tokens")),
         semconv.USAGE_OUTPUT_TOKENS: counts.get("completion_tokens", counts.get("output_tokens")),
         semconv.USAGE_CACHE_READ: asked.get("cached_tokens"),
         semconv.USAGE_REASONING: said.get("reasoning_tokens"),
-        semconv.USAGE_COST: cost if isinstance(cost, int | float) else None,
+        semconv.USAGE_COST: _cost(counts),
     }
+
+
+def _cost(counts: Document) -> float | None:
+    """US dollars, where an answer says them: OpenRouter, with what a key of one's own pays elsewhere; Perplexity."""
+    cost = counts.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    elsewhere = (counts.get("cost_details") or {}).get("upstream_inference_cost")
+    amounts = [cost, elsewhere] if counts.get("is_byok") is True and elsewhere is not None else [cost]
+    if not all(type(amount) in (int, float) for amount in amounts):
+        return None
+    return float(sum(amount or 0 for amount in amounts))
 
 
 def _chat_answer(document: Document) -> Attributes:

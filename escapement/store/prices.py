@@ -1,7 +1,8 @@
 """What calls cost: list prices by genai-prices, and prices of the user's own, which win over them.
 
 Costs are never written down but computed when read, one call at a time: a rate may depend on the size of the call, on
-the day and on the hour. What is not known is None (NULL in SQL), never 0. Own prices stand in a TOML file:
+the day and on the hour. Of the providers in `REPORTING` the answer says what a call cost, and that counts.
+What is not known is None (NULL in SQL), never 0. Own prices stand in a TOML file:
 
     [models."my-model"]           # US dollars per million tokens; also "provider/my-model", and patterns like "llama*"
     input = 1.0
@@ -40,6 +41,15 @@ if TYPE_CHECKING:
 
 BESIDE: Final = "prices.toml"
 """The file in the storage directory that is read where `prices_file` is not set."""
+
+
+def amount(value: object) -> float | None:
+    """US dollars as somebody else writes them; None for what is no amount."""
+    return float(value) if isinstance(value, int | float) and value is not True and 0 <= value < math.inf else None
+
+
+REPORTING: Final = frozenset({"openrouter", "perplexity"})
+"""Providers whose answers say what the call cost (values of `gen_ai.provider.name`)."""
 
 COST_SQL: Final = """CASE
   WHEN coalesce(s.input_tokens, 0) = 0 AND coalesce(s.output_tokens, 0) = 0 THEN 0.0

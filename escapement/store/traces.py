@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from escapement.store import columns, journal, layout, pieces, salvage, schema, segments, tables, views
 from escapement.store.pictures import Picture, Pictures, reading
-from escapement.store.prices import Prices
+from escapement.store.prices import REPORTING, Prices
 from escapement.store.rows import StepRow, TraceRow
 from escapement.store.segments import Segment
 from escapement.words import ids
@@ -303,7 +303,7 @@ class SpanStore:
                 keys or f"SELECT DISTINCT {views.KEY} FROM stored s WHERE s.kind = 'step'"
             ).fetchall()
         connection.register("prices", pa.Table.from_pylist(self._prices.sql_rows(wanted), schema.prices()))
-        for statement in views.statements():
+        for statement in views.statements(reported=any(provider in REPORTING for provider, *_ in wanted)):
             connection.execute(statement)
         return connection
 

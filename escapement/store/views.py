@@ -8,12 +8,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from escapement.store.prices import COST_SQL, MATCH_SQL, MODEL_SQL
+from escapement.store.prices import COST_SQL, MATCH_SQL, MODEL_SQL, REPORTING
+from escapement.words import semconv
 
 _PRICED: Final = f"""
 SELECT s.*, {COST_SQL} AS cost_usd FROM stored s LEFT JOIN prices p ON {MATCH_SQL}
 WHERE s.kind = 'step' AND s.source_trace_id IS NULL
 """
+
+_PRICED_OR_REPORTED: Final = f"""
+SELECT s.*, coalesce(r.cost, {COST_SQL}) AS cost_usd FROM stored s LEFT JOIN prices p ON {MATCH_SQL}
+LEFT JOIN (
+  SELECT trace_id, span_id, any_value(cost) FILTER (cost >= 0 AND isfinite(cost)) AS cost
+  FROM (SELECT *, TRY_CAST(attributes['{semconv.USAGE_COST}'] AS DOUBLE) AS cost FROM stored)
+  WHERE kind = 'step' AND provider IN ({", ".join(f"'{provider}'" for provider in sorted(REPORTING))}) GROUP BY ALL
+) r ON r.trace_id = s.trace_id AND r.span_id = s.span_id
+WHERE s.kind = 'step' AND s.source_trace_id IS NULL
+"""
+"""Where there are calls of providers that say what they cost. Looking costs as much as the rest of a sum."""
 
 RUNS: Final = """
 SELECT trace_id,
@@ -69,7 +81,7 @@ VIEWS: Final = {
 SELECT trace_id, min(start_unix_nano) AS start_unix_nano, max(name) AS name, any_value(tags) AS tags
 FROM stored WHERE kind = 'trace' GROUP BY trace_id
 """,
-    "priced": _PRICED,
+    "priced": _PRICED_OR_REPORTED,
     "traces": f"""
 SELECT r.trace_id, r.name, r.status, r.mode, r.tags, r.parent_trace_id,
   CASE WHEN r.parent_trace_id IS NOT NULL THEN t.first_live END AS forked_at,
@@ -131,6 +143,9 @@ FROM (
 }
 
 
-def statements() -> list[str]:
-    """The statements that make the views, each standing on those before it."""
-    return [f"CREATE OR REPLACE TEMP VIEW {name} AS {text.strip()}" for name, text in VIEWS.items()]
+def statements(*, reported: bool = True) -> list[str]:
+    """The statements that make the views, each standing on those before it.
+
+    `reported`: whether there may be calls that say what they cost."""
+    wanted = VIEWS if reported else {**VIEWS, "priced": _PRICED}
+    return [f"CREATE OR REPLACE TEMP VIEW {name} AS {text.strip()}" for name, text in wanted.items()]

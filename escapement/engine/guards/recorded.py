@@ -154,6 +154,6 @@ class Recorded:
                 lane=row.lane,
                 at=self.at(end),
                 tokens=use.input + use.output,
-                cost=self._prices.cost(*use) if self._prices is not None else 0.0,
+                cost=use.cost(self._prices) if self._prices is not None else 0.0,
             )
             yield seen, use

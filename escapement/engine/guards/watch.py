@@ -179,7 +179,7 @@ class Guards:
         self._flying[asked[semconv.FINGERPRINT]] -= 1
         if not self._flying[asked[semconv.FINGERPRINT]]:
             del self._flying[asked[semconv.FINGERPRINT]]
-        cost = self._prices.cost(*use) if self._budgets.priced else 0.0
+        cost = use.cost(self._prices) if self._budgets.priced else 0.0
         seen = recorded.answered(
             self._reader,
             operation,
