@@ -18,6 +18,7 @@ from escapement.providers.operation import (
     ToolCall,
     counted,
     named,
+    summed,
 )
 from escapement.words import semconv
 
@@ -60,16 +61,11 @@ def _answer(document: Document) -> Attributes:
         semconv.RESPONSE_MODEL: document.get("modelVersion"),
         semconv.RESPONSE_FINISH_REASONS: [reason for reason in [*reasons, blocked] if reason] or None,
         # The convention counts results of tools as input and thoughts as output; Google reports them beside those.
-        semconv.USAGE_INPUT_TOKENS: _sum(usage, "promptTokenCount", "toolUsePromptTokenCount"),
-        semconv.USAGE_OUTPUT_TOKENS: _sum(usage, "candidatesTokenCount", "thoughtsTokenCount"),
+        semconv.USAGE_INPUT_TOKENS: summed(usage, "promptTokenCount", "toolUsePromptTokenCount"),
+        semconv.USAGE_OUTPUT_TOKENS: summed(usage, "candidatesTokenCount", "thoughtsTokenCount"),
         semconv.USAGE_CACHE_READ: usage.get("cachedContentTokenCount"),
         semconv.USAGE_REASONING: usage.get("thoughtsTokenCount"),
     }
-
-
-def _sum(usage: Document, *names: str) -> int | None:
-    counts = [usage[name] for name in names if usage.get(name) is not None]
-    return sum(counts) if counts else None
 
 
 def _gather(events: Iterable[Event]) -> Document:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, named
+from escapement.providers.operation import Attributes, Document, Event, Message, Operation, ToolCall, named, summed
 from escapement.words import semconv
 
 _FIELDS = {"model": semconv.REQUEST_MODEL, "previous_interaction_id": semconv.REQUEST_PREVIOUS_RESPONSE_ID}
@@ -37,16 +37,11 @@ def _answer(document: Document) -> Attributes:
         semconv.RESPONSE_MODEL: document.get("model"),
         semconv.RESPONSE_FINISH_REASONS: [document["status"]] if document.get("status") else None,
         # As of generateContent: results of tools and thoughts are reported beside what they are part of.
-        semconv.USAGE_INPUT_TOKENS: _sum(usage, "total_input_tokens", "total_tool_use_tokens"),
-        semconv.USAGE_OUTPUT_TOKENS: _sum(usage, "total_output_tokens", "total_thought_tokens"),
+        semconv.USAGE_INPUT_TOKENS: summed(usage, "total_input_tokens", "total_tool_use_tokens"),
+        semconv.USAGE_OUTPUT_TOKENS: summed(usage, "total_output_tokens", "total_thought_tokens"),
         semconv.USAGE_CACHE_READ: usage.get("total_cached_tokens"),
         semconv.USAGE_REASONING: usage.get("total_thought_tokens"),
     }
-
-
-def _sum(usage: Document, *names: str) -> int | None:
-    counts = [usage[name] for name in names if usage.get(name) is not None]
-    return sum(counts) if counts else None
 
 
 def _gather(events: Iterable[Event]) -> Document:

@@ -115,3 +115,9 @@ class Operation:
 def counted(count: int, thing: str) -> list[Message]:
     """An answer that is no text, as a message that says what it holds: `[3 embeddings]`; none of nothing."""
     return [Message("output", f"[{count} {thing}{'s' if count != 1 else ''}]")] if count else []
+
+
+def summed(usage: Document, *names: str) -> int | None:
+    """Counts that a protocol tells beside each other, together; None where there are none."""
+    counts = [usage[name] for name in names if usage.get(name) is not None]
+    return sum(counts) if counts else None

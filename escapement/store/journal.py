@@ -61,24 +61,12 @@ class Journal:
             if self._closed:
                 return False
             try:
-                self._append(data)
+                append(self._descriptor, data, self.length, fsync=self._fsync)
             except OSError as error:
                 self._on_loss(error)
                 return False
             self.length += len(data)
             return True
-
-    def _append(self, data: bytes) -> None:
-        try:
-            written = os.write(self._descriptor, data)
-            while written < len(data):
-                written += os.write(self._descriptor, data[written:])
-            if self._fsync:
-                os.fsync(self._descriptor)
-        except OSError:
-            # A full disk may have taken half a line: take it back, so that the next record starts on its own.
-            os.ftruncate(self._descriptor, self.length)
-            raise
 
     def close(self) -> None:
         """Close the file and let go of its lock. Safe to call twice."""
@@ -86,6 +74,21 @@ class Journal:
             if not self._closed:
                 self._closed = True
                 os.close(self._descriptor)
+
+
+def append(descriptor: int, data: bytes, length: int, *, fsync: bool) -> None:
+    """Append lines to a file of `length` bytes, all or nothing. Raises OSError."""
+    try:
+        written = os.write(descriptor, data)
+        while written < len(data):
+            written += os.write(descriptor, data[written:])
+        if fsync:
+            os.fsync(descriptor)
+    except OSError:
+        # A full disk may have taken half a line: take it back, so that the next record starts on its own.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, length)
+        raise
 
 
 def _create(folder: Path, trace_id: str) -> tuple[Path, int]:

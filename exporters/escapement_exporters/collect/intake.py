@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import orjson
 
-from escapement.store import imports, layout, segments
+from escapement.store import imports, journal, layout, segments
 from escapement.store.layout import Layout
 from escapement.store.traces import SpanStore
 from escapement.words.errors import StoreError
@@ -128,15 +128,8 @@ class Intake:
     def _append(self, data: bytes) -> None:
         file = self._current
         try:
-            written = os.write(file.descriptor, data)
-            while written < len(data):
-                written += os.write(file.descriptor, data[written:])
-            if self._fsync:
-                os.fsync(file.descriptor)
+            journal.append(file.descriptor, data, file.length, fsync=self._fsync)
         except OSError as error:
-            # A full disk may have taken half a line: take it back, so that the next record starts on its own.
-            with contextlib.suppress(OSError):
-                os.ftruncate(file.descriptor, file.length)
             raise Full(f"{file.path} cannot be written: {error.strerror or error}") from error
         file.length += len(data)
 
