@@ -825,7 +825,7 @@ def test_any_change_of_a_document_is_a_trace_or_an_error(data: st.DataObject) ->
     for _ in range(data.draw(st.integers(1, 3))):
         holder, key = data.draw(st.sampled_from(places(document)))
         if data.draw(st.booleans()):
-            holder[key] = data.draw(replacements)
+            holder[key] = deepcopy(data.draw(replacements))  # or what is changed next is the next example, too
         elif isinstance(holder, dict):
             del holder[key]
         else:

@@ -605,10 +605,10 @@ def test_pushing_what_waits_and_a_trace(
     monkeypatch.setenv("ESCAPEMENT_OTLP_ENDPOINT", receiver.url)
     assert cli("otlp", "push").out == "Nothing waits to be sent.\n"
     receiver.kill()
+    monkeypatch.setattr(pipeline, "_BACKOFF", (600.0, 600.0))  # what a thread tries again meanwhile does not wait
     with escapement.init("agent") as trace:
         ask(client)
     pipeline.finish()
-    monkeypatch.setattr(pipeline, "_BACKOFF", (600.0, 600.0))
     shown = cli("info", "--json")
     assert json.loads(shown.out)["otlp"] | {"waiting": {}} == {
         "endpoint": receiver.url, "protocol": receiver.protocol, "waiting": {},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from escapement.words import semconv
 
@@ -42,8 +42,7 @@ def named(fields: Document, names: Mapping[str, str]) -> Attributes:
     return attributes
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(NamedTuple):
     """A tool that a model asks for. `arguments` is JSON text as the model wrote it; `id` may be empty."""
 
     name: str
@@ -54,9 +53,11 @@ class ToolCall:
         return f"{self.name}({self.arguments})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Message:
     """A message: who, what, the tools called in it, and (of a tool's result) the id of the call it answers.
+
+    Nobody changes one. It is not frozen because many are made, and making frozen ones takes four times as long.
 
     `failed` is a result that its protocol says is an error. `thought` is what the model thought before, where a
     protocol tells it apart. A program may send a message again without it, and that is the same message.

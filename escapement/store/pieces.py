@@ -54,6 +54,8 @@ class Body:
     step: int = 0
     secrets: bool = False
     """Whether there is anything to scrub in it."""
+    document: dict[str, Any] | None = None
+    """The whole of a short body, without what was scrubbed."""
 
     def canonical(self) -> bytes:
         """The body in canonical form: keys sorted, long arrays as a digest of their elements' digests."""
@@ -215,7 +217,7 @@ def _whole(raw: bytes, scrub: Scrub | None) -> Body | None:
             elements += [Element(key, _digest_element(element)) for element in value]
         else:
             fields[key] = (0, value)
-    return Body(raw, [len(raw)], elements, fields, [""], secrets=clean is not raw)
+    return Body(raw, [len(raw)], elements, fields, [""], secrets=clean is not raw, document=document)
 
 
 def _digest_element(value: Any) -> bytes:

@@ -149,8 +149,8 @@ def _answered(calls: list[ToolCall], answers: str) -> ToolCall | None:
 
 def _parsed(body: Body, places: Iterator[int], key: str) -> Iterator[Any]:
     """The elements at these places; of a short body, which is one piece, out of the whole of it."""
-    if len(body.ends) == 1:
-        elements = orjson.loads(body.raw)[key]
+    if body.document is not None:
+        elements = body.document[key]
         first = next(place for place, element in enumerate(body.elements) if element.key == key)
         for place in places:
             yield elements[place - first]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import wraps
@@ -101,7 +101,8 @@ class Guards:
         self._recorded = Recorded(source, self._reader, self._wanted_prices) if source is not None else None
         self._behind: list[tuple[int, str, StepRow, bool]] = []
         self._live = source is None
-        self._flying: Counter[str] = Counter()
+        self._flying: dict[str, int] = {}
+        """By fingerprint, how many requests are under way."""
         self._served = 0
         self._clock = 0
         self._began = time.time_ns()
@@ -152,7 +153,7 @@ class Guards:
             lane=lane,
             fingerprint=fingerprint,
             at=at,
-            beside=self._flying[fingerprint] > 0 or recorded.only_reads(request.method),
+            beside=fingerprint in self._flying or recorded.only_reads(request.method),
         )
         self.failing = tuple(use.name for use in seen.uses if use.failed)
         if self._settings.budget_file is not None:
@@ -162,7 +163,7 @@ class Guards:
     @_harmless
     def sent(self, fingerprint: str) -> None:
         """The request that was asked about goes out now."""
-        self._flying[fingerprint] += 1
+        self._flying[fingerprint] = self._flying.get(fingerprint, 0) + 1
         self._budgets.count(calls=1)
         self._share(calls=1)
 
@@ -176,9 +177,10 @@ class Guards:
         use: usage.Use,
     ) -> None:
         """A live call has ended."""
-        self._flying[asked[semconv.FINGERPRINT]] -= 1
-        if not self._flying[asked[semconv.FINGERPRINT]]:
-            del self._flying[asked[semconv.FINGERPRINT]]
+        fingerprint = asked[semconv.FINGERPRINT]
+        beside = self._flying.pop(fingerprint, 0) - 1
+        if beside > 0:
+            self._flying[fingerprint] = beside
         cost = use.cost(self._prices) if self._budgets.priced else 0.0
         seen = recorded.answered(
             self._reader,
