@@ -14,7 +14,6 @@ import pytest
 import escapement
 from escapement.engine.frames import Frame
 from escapement.engine.spans import StepSpan
-from escapement.providers import recognise
 from escapement.store.traces import SpanStore
 from escapement.words import semconv
 from tests import conventions
@@ -44,19 +43,7 @@ def conventional(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     end_step, end_frame = StepSpan.end, Frame.end
 
     def step(span: StepSpan, answered: Mapping[str, Any], end: int) -> None:
-        attributes = {**span.asked, **answered}
-        # A program may send what no model can be asked for, and an SDK what nobody knows: that is called by its path.
-        broken = attributes.get(semconv.STATUS, 0) >= 400 or semconv.FAILURE_TYPE in attributes
-        known = recognise("POST", attributes[semconv.PATH], "") is not None
-        found.extend(
-            f"{span._name}: {complaint}"
-            for complaint in conventions.complaints(
-                span._name, "CLIENT", attributes, model_may_miss=broken, answered=not broken
-            )
-            if known or not complaint.startswith("gen_ai.operation.name has no value")
-        )
-        if broken and semconv.ERROR_TYPE not in attributes:
-            found.append(f"{span._name}: it failed, and error.type is missing")
+        found.extend(conventions.of_call(span._name, {**span.asked, **answered}))
         end_step(span, answered, end)
 
     def frame(span: Frame, attributes: Mapping[str, Any], error: BaseException | None = None) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from escapement.providers import recognise
+
 TYPES: Mapping[str, str] = {
     "error.type": "string",
     "server.address": "string",
@@ -162,6 +164,24 @@ def complaints(
     if name != f"{operation} {after}".strip() and not (operation == "retrieval" and kind == "INTERNAL"):
         found.append(f"it is called {name!r}, and not {f'{operation} {after}'.strip()!r}")
     return found
+
+
+def of_call(name: str, attributes: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the span of a call, as `NAME: complaint`.
+
+    A program may send what no model can be asked for, and an SDK what nobody knows: that is called by its path.
+    """
+    status, failed = attributes.get("escapement.response.status", 0), "escapement.failure.type" in attributes
+    broken, answered = status >= 400 or failed, 0 < status < 400
+    known = recognise("POST", attributes["escapement.request.path"], "") is not None
+    found = [
+        complaint
+        for complaint in complaints(name, "CLIENT", attributes, model_may_miss=broken, answered=answered and not failed)
+        if known or not complaint.startswith("gen_ai.operation.name has no value")
+    ]
+    if broken and "error.type" not in attributes:
+        found.append("it failed, and error.type is missing")
+    return [f"{name}: {complaint}" for complaint in found]
 
 
 def _is(value: Any, wanted: str) -> bool:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,9 @@ import pytest
 
 from escapement.cli.command import HOOK
 from escapement.store.rows import TraceRow
+from escapement.store.summaries import page
 from escapement.store.traces import SpanStore
+from tests import conventions
 from tests.provider import Provider
 
 ASK = """
@@ -32,6 +34,20 @@ def ask(text, model="gpt-4o"):
 """
 
 
+BY_HAND = """
+import json, os, sys, time, urllib.request
+
+def ask(text, model="gpt-4o"):
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}]}).encode()
+    url = os.environ["PROVIDER"] + "/v1/chat/completions"
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return repr(json.load(answer)["choices"][0]["message"]["content"])
+
+"""
+"""Without an SDK, which takes a second to import: for what is about many processes, and not about SDKs."""
+
+
 @dataclass
 class Shell:
     """Runs `escapement` in a directory that has `agent.py`."""
@@ -39,8 +55,8 @@ class Shell:
     provider: Provider
     store: Path
 
-    def agent(self, program: str) -> None:
-        Path("agent.py").write_text(ASK + textwrap.dedent(program))
+    def agent(self, program: str, *, sdk: bool = True) -> None:
+        Path("agent.py").write_text((ASK if sdk else BY_HAND) + textwrap.dedent(program))
 
     def start(self, *words: str, **variables: str) -> subprocess.Popen[str]:
         environment = os.environ | {"PROVIDER": self.provider.base_url} | variables
@@ -68,8 +84,12 @@ PYTHON = [sys.executable, "agent.py"]
 
 
 @pytest.fixture
-def shell(provider: Provider, store: Path) -> Shell:
-    return Shell(provider, store)
+def shell(provider: Provider, store: Path) -> Iterator[Shell]:
+    """What the processes write keeps to the GenAI conventions, as what tests write by themselves does."""
+    yield Shell(provider, store)
+    reader = SpanStore(store)
+    steps = [step for summary in page(reader) for step in reader.load(summary.trace_id).steps]
+    assert [complaint for step in steps for complaint in conventions.of_call(step.name, step.attributes)] == []
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
@@ -396,7 +416,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_processes_that_a_program_starts_are_in_its_trace(shell: Shell, kind: str) -> None:
-    shell.agent(CHILD + textwrap.dedent(FAMILIES[kind]))
+    shell.agent(CHILD + textwrap.dedent(FAMILIES[kind]), sdk=kind == "fork")
     recorded = shell("run", "--", *PYTHON)
     asked = shell.provider.count
     row = shell.trace()
@@ -411,7 +431,7 @@ def test_processes_that_a_program_starts_are_in_its_trace(shell: Shell, kind: st
 
 
 def test_a_shell_script_that_starts_python_twice(shell: Shell) -> None:
-    shell.agent("print(ask('the same'), ask('the same'))")
+    shell.agent("print(ask('the same'), ask('the same'))", sdk=False)
     Path("both.sh").write_text(f"'{sys.executable}' agent.py\n'{sys.executable}' agent.py\n")
     recorded = shell("run", "--", "sh", "both.sh")
     row = shell.trace()
@@ -423,7 +443,7 @@ def test_a_shell_script_that_starts_python_twice(shell: Shell) -> None:
 
 
 def test_a_fork_of_a_program_with_processes_is_one_whole_trace(shell: Shell) -> None:
-    shell.agent(CHILD + textwrap.dedent(FAMILIES["subprocess"]))
+    shell.agent(CHILD + textwrap.dedent(FAMILIES["subprocess"]), sdk=False)
     recorded = shell("run", "--", *PYTHON)
     parent = shell.trace()
     assert (len(parent.steps), shell.provider.count) == (7, 7)
@@ -447,7 +467,8 @@ def test_a_miss_in_a_child_goes_live_into_the_one_new_trace(shell: Shell) -> Non
             for word in ("a", "b"):
                 print(subprocess.run([sys.executable, __file__, word], capture_output=True, text=True).stdout)
             print(ask("parent"))
-        """
+        """,
+        sdk=False,
     )
     recorded = shell("run", "--", *PYTHON)
     parent = shell.trace()
