@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import http.client
+import importlib
 import subprocess
 import sys
 import textwrap
 import threading
+import types
 from importlib.metadata import distributions, entry_points
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -28,6 +31,8 @@ import websockets.sync.client
 
 import escapement
 from escapement.engine import runs
+from escapement.engine.hooks import ModuleHooks
+from escapement.engine.patching import Patch
 from tests.conftest import ask
 from tests.provider import Provider
 
@@ -106,6 +111,24 @@ def test_the_instrumentors_are_found_by_opentelemetry() -> None:
             packages = {needed.partition(" ")[0] for needed in instrumentor.requires}
             conflict = instrumentor._check_dependency_conflicts()
             assert conflict is None or not packages & installed(), conflict
+
+
+def test_a_module_that_is_not_as_expected_is_imported_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All its hooks or none, and the log says so."""
+    (tmp_path / "of_tomorrow.py").write_text("class Client:\n    def send(self): return 'sent'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    hooks = ModuleHooks(
+        "of_tomorrow",
+        lambda module: (Patch(module.Client, "send", lambda *_: "seen"), Patch(module.Client, "gone", lambda *_: None)),
+    )
+    hooks.apply()
+    module = importlib.import_module("of_tomorrow")
+    assert module.Client().send() == "sent"
+    assert type(vars(module.Client)["send"]) is types.FunctionType
+    assert "cannot put its hooks on of_tomorrow" in caplog.text
+    hooks.remove()
 
 
 def test_instrumented_before_by_somebody_else(client: openai.OpenAI, provider: Provider) -> None:

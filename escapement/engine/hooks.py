@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -9,6 +10,8 @@ from types import ModuleType
 import wrapt
 
 from escapement.engine.patching import Patch
+
+_log = logging.getLogger("escapement")
 
 
 class ModuleHooks:
@@ -43,7 +46,19 @@ class ModuleHooks:
             self._put_on(module)
 
     def _put_on(self, module: ModuleType) -> None:
-        if not self._patches:
+        """All patches or none: a module that has not what they stand on is imported all the same."""
+        if self._patches:
+            return
+        try:
             self._patches = self._make(module)
             for patch in self._patches:
                 patch.apply()
+        except Exception:
+            _log.exception(
+                "Escapement cannot put its hooks on %s: is this version of it supported? What is called through it may "
+                "be neither recorded nor replayed",
+                self._module,
+            )
+            for patch in self._patches:
+                patch.remove()
+            self._patches = ()

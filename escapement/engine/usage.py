@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from escapement.store.prices import REPORTING, Prices, amount
@@ -133,24 +134,24 @@ class Ledger(dict[tuple[str, str], Usage]):
 
 
 class Deferred:
-    """Responses that go on in the background: what they used counts once, when it is first told."""
+    """Responses that go on in the background: what they used counts once, when it is first told. Thread-safe."""
 
     def __init__(self) -> None:
-        self._awaited: OrderedDict[str, None] = OrderedDict()
+        self._awaited: OrderedDict[str, bool] = OrderedDict()
 
     def settle(self, operation: str, answered: dict[str, Any]) -> None:
         """Take from the attributes of an answer what it used, where that is counted already."""
         name = answered.get(semconv.RESPONSE_ID, "")
         if operation == semconv.FETCH_RESPONSE:
-            if name in self._awaited and semconv.USAGE_OUTPUT_TOKENS in answered:
-                del self._awaited[name]
+            if semconv.USAGE_OUTPUT_TOKENS in answered and self._awaited.pop(name, False):
                 return
             for key in (*_TOKENS, semconv.USAGE_REASONING, semconv.USAGE_COST):
                 answered.pop(key, None)
         elif answered.get(semconv.RESPONSE_FINISH_REASONS) in _UNDER_WAY:
-            self._awaited[name] = None
+            self._awaited[name] = True
             if len(self._awaited) > _AWAITED:
-                self._awaited.popitem(last=False)
+                with suppress(KeyError):  # another thread took the last one
+                    self._awaited.popitem(last=False)
 
 
 def cost_of(attributes: Mapping[str, Any], when: int, prices: Prices) -> float | None:

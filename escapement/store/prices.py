@@ -45,7 +45,9 @@ BESIDE: Final = "prices.toml"
 
 def amount(value: object) -> float | None:
     """US dollars as somebody else writes them; None for what is no amount."""
-    return float(value) if isinstance(value, int | float) and value is not True and 0 <= value < math.inf else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < math.inf else None
 
 
 REPORTING: Final = frozenset({"openrouter", "perplexity"})
