@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -36,7 +38,7 @@ from hypothesis import strategies as st
 import escapement
 from escapement.cli import main
 from escapement.engine.usage import Ledger, cost_of
-from escapement.store import schema
+from escapement.store import prices, schema
 from escapement.store.prices import COST_SQL, MATCH_SQL, MODEL_SQL, Prices, Rate
 from escapement.words import semconv
 from tests.conftest import ask
@@ -277,6 +279,28 @@ def test_a_model_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- own prices ------------------------------------------------------------------------------------------------------
+
+
+def test_a_fork_waits_for_an_import_that_is_under_way() -> None:
+    """A child with half a library could price nothing any more, and would lose what it exports."""
+    begun, done = threading.Event(), []
+
+    def importing() -> None:
+        with prices._importing:
+            begun.set()
+            threading.Event().wait(0.3)
+            done.append(True)
+
+    thread = threading.Thread(target=importing)
+    thread.start()
+    begun.wait()
+    child = os.fork()
+    if not child:
+        os._exit(0 if done and prices._importing.acquire(blocking=False) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
+    assert prices._importing.acquire(blocking=False)
+    prices._importing.release()
 
 
 def test_own_prices(own: Path) -> None:

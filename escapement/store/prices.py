@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -209,9 +211,35 @@ _PROVIDERS = {
 }
 
 
+_importing = threading.Lock()
+"""Held while the library is imported, which takes a moment: prices are looked up on threads, too. A fork waits for it,
+for the child would find the library half imported, for good."""
+
+
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    _forking.holds = _importing.acquire(timeout=10)
+
+
+def _after_in_parent() -> None:
+    if _forking.holds:
+        _importing.release()
+
+
+def _after_in_child() -> None:
+    global _importing
+    _importing = threading.Lock()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+
+
 def _listed(provider: str, model: str) -> _Plan:
-    import genai_prices
-    from genai_prices.types import ModelPrice, StartDateConstraint, TimeOfDateConstraint
+    with _importing:
+        import genai_prices
+        from genai_prices.types import ModelPrice, StartDateConstraint, TimeOfDateConstraint
 
     try:
         found = genai_prices.calc_price(

@@ -105,10 +105,16 @@ class Pipeline:
 
     def _encode(self, item: tuple[Run, Record]) -> None:
         run, record = item
-        for span in run.spans(record):
-            version = run.resource.get("telemetry.sdk.version")
-            for batch in self._batches.add(span, run, run.resource, version):
-                self._hand_over(batch)
+        try:
+            for span in run.spans(record):
+                version = run.resource.get("telemetry.sdk.version")
+                for batch in self._batches.add(span, run, run.resource, version):
+                    self._hand_over(batch)
+        except Exception:
+            if record["record"] != "start":
+                self._totals["dropped"] += 1
+                run.counted["dropped"] += 1
+            raise
 
     def _flush(self) -> None:
         for batch in self._batches.flush():
