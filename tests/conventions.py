@@ -109,9 +109,9 @@ REQUIRED: Mapping[str, tuple[str, Sequence[str]]] = {
 """Kind of a span and what it must have, by operation. The model is required of OpenAI, and elsewhere where it is known:
 a call to any of these has one."""
 _CALLS = ("CLIENT", _OF_MODELS)
-"""Of operations that the conventions have no value for: they are calls."""
-_RETRIEVED = {"CLIENT": _OF_MODELS, "INTERNAL": ("gen_ai.operation.name",)}
-"""Of `retrieval`: a search at a provider, or a retriever in the program, by the kind of the span."""
+"""Of operations that the conventions have no value for, and of searches at a provider: they are calls."""
+_RETRIEVER = ("INTERNAL", ("gen_ai.operation.name",))
+"""Of `retrieval` by a retriever in the program, which has a name of its own."""
 _NAMED_AFTER = {
     "execute_tool": "gen_ai.tool.name",
     "invoke_agent": "gen_ai.agent.name",
@@ -143,10 +143,8 @@ def complaints(
     operation = attributes.get("gen_ai.operation.name")
     if operation is None:
         return [*found, "gen_ai.operation.name is missing"]
-    if operation == "retrieval":
-        wanted_kind, required = (kind if kind in _RETRIEVED else "CLIENT"), _RETRIEVED.get(kind, _OF_MODELS)
-    else:
-        wanted_kind, required = REQUIRED.get(operation, _CALLS)
+    is_retriever = operation == "retrieval" and kind == "INTERNAL"
+    wanted_kind, required = _RETRIEVER if is_retriever else REQUIRED.get(operation, _CALLS)
     if kind != wanted_kind:
         found.append(f"a span of {operation} is {wanted_kind}, not {kind}")
     # Mistral's agents know their models by themselves.
@@ -161,7 +159,7 @@ def complaints(
     if "server.address" in attributes and "server.port" not in attributes:
         found.append("server.address requires server.port")
     after = attributes.get(_NAMED_AFTER.get(operation, "gen_ai.request.model"), "")
-    if name != f"{operation} {after}".strip() and not (operation == "retrieval" and kind == "INTERNAL"):
+    if name != f"{operation} {after}".strip() and not is_retriever:
         found.append(f"it is called {name!r}, and not {f'{operation} {after}'.strip()!r}")
     return found
 

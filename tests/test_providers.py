@@ -250,7 +250,8 @@ def test_what_answers_say_that_they_cost(usage: Any, cost: float | None) -> None
 
 @pytest.mark.parametrize("sealed", [False, True])
 def test_what_a_call_says_that_it_cost_is_what_it_cost(sealed: bool, provider: Provider, store: Path) -> None:
-    """Everywhere: in the run, its budget, lists, statistics, SQL, telemetry; list prices for who does not say it."""
+    """In the run, its budget, lists, statistics, SQL, and by `cost_of`, which telemetry tells; list prices for who does
+    not say it."""
     routed = {"model": "openai/gpt-4o", "messages": USER, "usage": {"include": True}}
     silent = {"model": "openai/gpt-4o", "messages": [*USER, *USER]}
     plain = {"model": "gpt-4o", "messages": USER}

@@ -8,7 +8,6 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from escapement.store.prices import REPORTING, Prices, amount
@@ -150,8 +149,7 @@ class Deferred:
         elif answered.get(semconv.RESPONSE_FINISH_REASONS) in _UNDER_WAY:
             self._awaited[name] = True
             if len(self._awaited) > _AWAITED:
-                with suppress(KeyError):  # another thread took the last one
-                    self._awaited.popitem(last=False)
+                self._awaited.popitem(last=False)
 
 
 def cost_of(attributes: Mapping[str, Any], when: int, prices: Prices) -> float | None:

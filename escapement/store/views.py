@@ -11,20 +11,25 @@ from typing import Final
 from escapement.store.prices import COST_SQL, MATCH_SQL, MODEL_SQL, REPORTING
 from escapement.words import semconv
 
-_PRICED: Final = f"""
-SELECT s.*, {COST_SQL} AS cost_usd FROM stored s LEFT JOIN prices p ON {MATCH_SQL}
+
+def _priced(cost: str, also: str = "") -> str:
+    """What went live in its trace, and what it cost; `also` joins what the cost needs beside prices."""
+    return f"""
+SELECT s.*, {cost} AS cost_usd FROM stored s LEFT JOIN prices p ON {MATCH_SQL}{also}
 WHERE s.kind = 'step' AND s.source_trace_id IS NULL
 """
 
-_PRICED_OR_REPORTED: Final = f"""
-SELECT s.*, coalesce(r.cost, {COST_SQL}) AS cost_usd FROM stored s LEFT JOIN prices p ON {MATCH_SQL}
+
+_PRICED: Final = _priced(COST_SQL)
+_PRICED_OR_REPORTED: Final = _priced(
+    f"coalesce(r.cost, {COST_SQL})",
+    f"""
 LEFT JOIN (
   SELECT trace_id, span_id, any_value(cost) FILTER (cost >= 0 AND isfinite(cost)) AS cost
   FROM (SELECT *, TRY_CAST(attributes['{semconv.USAGE_COST}'] AS DOUBLE) AS cost FROM stored)
   WHERE kind = 'step' AND provider IN ({", ".join(f"'{provider}'" for provider in sorted(REPORTING))}) GROUP BY ALL
-) r ON r.trace_id = s.trace_id AND r.span_id = s.span_id
-WHERE s.kind = 'step' AND s.source_trace_id IS NULL
-"""
+) r ON r.trace_id = s.trace_id AND r.span_id = s.span_id""",
+)
 """Where there are calls of providers that say what they cost. Looking costs as much as the rest of a sum."""
 
 RUNS: Final = """

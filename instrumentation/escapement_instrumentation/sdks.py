@@ -8,8 +8,8 @@ attempts there were. Exceptions of ours leave the loop as they are, whatever the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
@@ -50,7 +50,7 @@ def sdk_hooks(sdk: str) -> ModuleHooks:
     return ModuleHooks(f"{sdk}._base_client", patches)
 
 
-class _Around:
+class _Around(AbstractContextManager[None]):
     """A call, around the retry loop of its SDK."""
 
     __slots__ = ("_call", "_token")
@@ -72,59 +72,57 @@ class _Around:
             _log.exception("Escapement could not record the end of a call")
 
 
+@contextmanager
+def _sending(sdk: str) -> Iterator[None]:
+    """Requests of `sdk`, each a call of its own."""
+    token = sdk_here.set(sdk)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # thrown away with its event loop, in another context
+            sdk_here.reset(token)
+
+
 def around(sdk: str) -> Wrapper:
     """A hook on the method of `sdk` that makes a call with all its attempts."""
-
-    def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if lanes.current() is None:
-            return wrapped(*args, **kwargs)
-        with _Around(sdk):
-            return wrapped(*args, **kwargs)
-
-    return request
+    return _within(lambda: _Around(sdk))
 
 
 def around_async(sdk: str) -> Wrapper:
     """`around` for a coroutine function."""
-
-    async def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if lanes.current() is None:
-            return await wrapped(*args, **kwargs)
-        with _Around(sdk):
-            return await wrapped(*args, **kwargs)
-
-    return request
+    return _within_async(lambda: _Around(sdk))
 
 
 def each(sdk: str) -> Wrapper:
     """A hook on a method of `sdk` that makes several requests (an upload in parts): each is a call of its own."""
-
-    def several(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if lanes.current() is None:
-            return wrapped(*args, **kwargs)
-        token = sdk_here.set(sdk)
-        try:
-            return wrapped(*args, **kwargs)
-        finally:
-            sdk_here.reset(token)
-
-    return several
+    return _within(lambda: _sending(sdk))
 
 
 def each_async(sdk: str) -> Wrapper:
     """`each` for a coroutine function."""
+    return _within_async(lambda: _sending(sdk))
 
-    async def several(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+
+def _within(surroundings: Callable[[], AbstractContextManager[None]]) -> Wrapper:
+    """A hook that has a method run in these, while a run is open."""
+
+    def hook(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if lanes.current() is None:
+            return wrapped(*args, **kwargs)
+        with surroundings():
+            return wrapped(*args, **kwargs)
+
+    return hook
+
+
+def _within_async(surroundings: Callable[[], AbstractContextManager[None]]) -> Wrapper:
+    async def hook(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if lanes.current() is None:
             return await wrapped(*args, **kwargs)
-        token = sdk_here.set(sdk)
-        try:
+        with surroundings():
             return await wrapped(*args, **kwargs)
-        finally:
-            with suppress(ValueError):
-                sdk_here.reset(token)
 
-    return several
+    return hook
 
 
 def _should_retry(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

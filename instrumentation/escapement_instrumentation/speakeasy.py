@@ -14,18 +14,16 @@ from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch
 from escapement_instrumentation.sdks import around, around_async, retries_of
 
-_MISTRAL = ("mistralai.client", "mistralai.azure.client", "mistralai.gcp.client")
-_GOOGLE = ("google.genai._gaos",)
-
 
 def mistral_hooks() -> Sequence[ModuleHooks]:
     """Hooks on the clients of `mistralai`."""
-    return [hooks for client in _MISTRAL for hooks in _hooks(client, "mistralai")]
+    clients = ("mistralai.client", "mistralai.azure.client", "mistralai.gcp.client")
+    return [hooks for client in clients for hooks in _hooks(client, "mistralai")]
 
 
 def google_hooks() -> Sequence[ModuleHooks]:
     """Hooks on the newer client within `google-genai`."""
-    return [hooks for client in _GOOGLE for hooks in _hooks(client, "google.genai")]
+    return _hooks("google.genai._gaos", "google.genai")
 
 
 def _hooks(client: str, sdk: str) -> Sequence[ModuleHooks]:
@@ -35,7 +33,7 @@ def _hooks(client: str, sdk: str) -> Sequence[ModuleHooks]:
             f"{client}.basesdk",
             lambda module: [
                 Patch(kind, method, begin(sdk))
-                for kind in (module.BaseSDK, getattr(module, "AsyncBaseSDK", module.BaseSDK))
+                for kind in {module.BaseSDK, getattr(module, "AsyncBaseSDK", module.BaseSDK)}
                 for method, begin in (("do_request", around), ("do_request_async", around_async))
                 if method in vars(kind)
             ],

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
+import grpc.aio
 import openai
 import pytest
 import websockets.sync.client
@@ -60,43 +60,31 @@ def by_websocket_app() -> None:
 
 
 def by_grpc() -> None:
-    import grpc
-
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         channel.unary_unary(GENERATE)(b"")
 
 
 def by_grpc_with_call() -> None:
-    import grpc
-
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         channel.unary_unary("/xai_api.Chat/GetCompletion").with_call(b"")
 
 
 def by_grpc_future() -> None:
-    import grpc
-
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         channel.unary_unary(GENERATE).future(b"").result()
 
 
 def by_grpc_stream() -> None:
-    import grpc
-
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         list(channel.unary_stream("/google.cloud.aiplatform.v1.PredictionService/StreamGenerateContent")(b""))
 
 
 def by_grpc_streams() -> None:
-    import grpc
-
     with grpc.insecure_channel("127.0.0.1:1") as channel:
         list(channel.stream_stream("/google.cloud.aiplatform.v1.PredictionService/StreamRawPredict")(iter(())))
 
 
 def by_grpc_aio() -> None:
-    import grpc.aio
-
     async def program() -> None:
         async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
             await channel.unary_unary(GENERATE)(b"")
@@ -105,8 +93,6 @@ def by_grpc_aio() -> None:
 
 
 def by_grpc_aio_stream() -> None:
-    import grpc.aio
-
     async def program() -> None:
         async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
             async for _ in channel.unary_stream(GENERATE.replace("Generate", "StreamGenerate"))(b""):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from tests.fidelity.cases import ASYNC, SYNC, drained, entered, settle
+from tests.fidelity.cases import ASYNC, SYNC, drained, each, entered, settle
 
 USER: Any = [{"role": "user", "content": "Grüße: what is the weather like? 🙂"}]
 CITY: Any = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
@@ -212,36 +212,35 @@ async def gemini_dropped(client: Any) -> Any:
     return await settle(client.models.generate_content(model="drop", contents="Hi"))
 
 
-def _patient(attempts: int = 3) -> Any:
-    """Options of a request that is tried again, at once."""
-    return {"http_options": {"retry_options": {"attempts": attempts, "initial_delay": 0.01, "max_delay": 0.02}}}
+PATIENT: Any = {"http_options": {"retry_options": {"attempts": 3, "initial_delay": 0.01, "max_delay": 0.02}}}
+"""Options of a request that is tried again, at once."""
 
 
 @case("gemini")
 async def gemini_flaky_503(client: Any) -> Any:
-    return await settle(client.models.generate_content(model="flaky-503-2", contents="Hi", config=_patient()))
+    return await settle(client.models.generate_content(model="flaky-503-2", contents="Hi", config=PATIENT))
 
 
 @case("gemini")
 async def gemini_flaky_drop(client: Any) -> Any:
-    return await settle(client.models.generate_content(model="flaky-drop", contents="Hi", config=_patient()))
+    return await settle(client.models.generate_content(model="flaky-drop", contents="Hi", config=PATIENT))
 
 
 @case("gemini")
 async def gemini_flaky_stream(client: Any) -> Any:
     return await drained(
-        await settle(client.models.generate_content_stream(model="flaky-429", contents="Hi", config=_patient()))
+        await settle(client.models.generate_content_stream(model="flaky-429", contents="Hi", config=PATIENT))
     )
 
 
 @case("gemini")
 async def gemini_refused_again_and_again(client: Any) -> Any:
-    return await settle(client.models.generate_content(model="error-503", contents="Hi", config=_patient()))
+    return await settle(client.models.generate_content(model="error-503", contents="Hi", config=PATIENT))
 
 
 @case("gemini")
 async def gemini_dropped_again_and_again(client: Any) -> Any:
-    return await settle(client.models.generate_content(model="drop", contents="Hi", config=_patient()))
+    return await settle(client.models.generate_content(model="drop", contents="Hi", config=PATIENT))
 
 
 ASKED: Any = {"model": FLASH, "input": "Grüße 🙂"}
@@ -299,17 +298,8 @@ async def gemini_files(client: Any) -> Any:
     file = await settle(client.files.upload(file=io.BytesIO(b"Notes \x00\xff" * 2_000_000), config=config))
     told = [file, await settle(client.files.get(name=file.name))]
     content = await settle(client.files.download(file=file.name))
-    listed = [kept async for kept in _each(await settle(client.files.list()))]
+    listed = [kept async for kept in each(await settle(client.files.list()))]
     return [*told, content, listed, await settle(client.files.delete(name=file.name))]
-
-
-async def _each(pages: Any) -> AsyncIterator[Any]:
-    if hasattr(pages, "__aiter__"):
-        async for one in pages:
-            yield one
-    else:
-        for one in pages:
-            yield one
 
 
 # -- Mistral ---------------------------------------------------------------------------------------------------------

@@ -37,9 +37,6 @@ class Interactions:
         self._kept.remove(question.name)
         return {}
 
-    def cancel(self, question: Question) -> Json:
-        return self._kept.change(question.name, status="cancelled")
-
     def _made(self, question: Question) -> Json:
         return {
             "id": words.identifier("v1_", 40),

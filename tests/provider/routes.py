@@ -198,7 +198,6 @@ def _kept_by_google(interactions: Interactions, files: GoogleFiles) -> Iterator[
         ("POST", "/interactions", interactions.create),
         ("GET", "/interactions/([^/]+)", interactions.retrieve),
         ("DELETE", "/interactions/([^/]+)", interactions.delete),
-        ("POST", "/interactions/([^/]+)/cancel", interactions.cancel),
         ("POST", "/upload/v1(?:beta)?/files", files.begin),
         ("GET", "/v1(?:beta)?/files", files.list),
         ("GET", "/v1(?:beta)?/files/([^/:]+)", files.retrieve),
