@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 Decode = Callable[[Sequence[bytes]], list[bytes]]
 _BODY_OF_ATTEMPT = 2048  # bytes of a failed attempt's answer that are kept
 
-_MAY_CALL = re.compile(b"(?i:tool|function)").search
+_MAY_CALL = re.compile(b"ool").search, re.compile(b"unction").search
+"""Whether an answer may call tools (`tool_use`, `functionCall`, `remoteToolCall` …): plain text is found cheaply."""
 
 current_call: ContextVar[Call | None] = ContextVar("escapement_call", default=None)
 
@@ -262,7 +263,7 @@ class Exchange:
         if self.status >= 400:
             attributes[semconv.ERROR_TYPE] = str(self.status)
         attributes.update(answer_attributes(operation, document, provider))
-        if _MAY_CALL(body) is not None:  # reading messages costs, and most answers call nothing
+        if any(may(body) for may in _MAY_CALL):  # reading messages costs, and most answers call nothing
             attributes.update(tools_called(operation, document))
         self.document = document
         return attributes

@@ -1,8 +1,9 @@
 """What secrets look like: the shapes that providers give their keys, and names behind which a secret stands.
 
 Searching is in every call, so it is cheap where there is nothing: a sign that begins with plain text (which `re` skips
-to, faster than `in` does) says whether the shapes of its group are looked for at all. What a pattern may have to give
-back is bounded, so that no text makes it slow.
+to, faster than `in` does) says whether the shapes of its group are looked for at all. Every sign is a pass over the
+text, so shapes that share a character which is rare elsewhere are one group. What a pattern may have to give back is
+bounded, so that no text makes it slow.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ _SAFE = r"[A-Za-z0-9_\-]"
 
 KEYS = (
     _group(
+        ("aws-token", _word("IQoJb3JpZ2lu", rf"(?:{_BASE64}|[%_\-]){{40,}}")),
+        ("aws-token", _word("F[wQ]oGZXIvYXdz", rf"(?:{_BASE64}|[%_\-]){{40,}}")),
+        sign=r"Z(?:2lu(?<=IQoJb3JpZ2lu)|XIvYXdz(?<=F[wQ]oGZXIvYXdz))",
+    ),
+    _group(
         (
             "private-key",
             r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY(?: BLOCK)?-----"
@@ -55,9 +61,7 @@ KEYS = (
             rf"(?:{_SPACE}{{1,8}}{_BASE64}{{16,}})+"
             rf"(?:(?:{_SPACE}{{1,8}}{_BASE64}{{1,16}})?{_SPACE}{{0,8}}-----END [A-Z ]{{0,24}}PRIVATE KEY"
             r"(?: BLOCK)?-----)?",
-        )
-    ),
-    _group(
+        ),
         ("anthropic-key", _word("sk-ant-", rf"{_SAFE}{{20,}}")),
         # Three digits, or a long piece without a hyphen: "sk-learn-contributors-guide" has neither.
         (
@@ -68,19 +72,26 @@ KEYS = (
                 rf"{_SAFE}{{20,}}",
             ),
         ),
-        sign=_word("sk-", rf"{_SAFE}{{20}}"),
+        ("openai-key", _word("sess-", r"[A-Za-z0-9]{40,}")),
+        ("google-secret", _word("GOCSPX-", rf"{_SAFE}{{20,}}")),
+        ("slack-token", _word("x(?:ox[abeoprs]|app)-", r"[A-Za-z0-9\-]{10,}")),
+        sign=rf"-(?:----BEGIN |(?<=[skXpaboer]-)(?:(?:(?<=sk-)|(?<=sess-)|(?<=GOCSPX-)){_SAFE}{{20}}"
+        rf"|(?:(?<=xox[abeoprs]-)|(?<=xapp-)){_SAFE}{{10}}))",
     ),
-    _group(("openai-key", _word("sess-", r"[A-Za-z0-9]{40,}"))),
     _group(
         ("google-key", _word("AIza", rf"{_SAFE}{{35,}}")),
         ("google-key", _word(r"AQ\.", rf"{_SAFE}{{40,}}")),
         ("aws-key", _word("A[KS]IA", r"[A-Z0-9]{16}\b")),
-        sign=rf"A(?:Iza|[KS]IA|Q\.){_SAFE}{{16}}",
+        ("telegram-token", r":AA(?<=[0-9]{8}:AA)([A-Za-z0-9_\-]{33,})"),
+        sign=rf"A(?:Iza|[KS]IA|Q\.|A(?<=[0-9]:AA)){_SAFE}{{16}}",
     ),
-    _group(("google-token", _word(r"ya29\.", r"[A-Za-z0-9_\-.]{20,}"))),
-    _group(("google-secret", _word("GOCSPX-", rf"{_SAFE}{{20,}}"))),
-    _group(("aws-token", _word("IQoJb3JpZ2lu", rf"(?:{_BASE64}|[%_\-]){{40,}}"))),
-    _group(("aws-token", _word("F[wQ]oGZXIvYXdz", rf"(?:{_BASE64}|[%_\-]){{40,}}"))),
+    _group(
+        ("google-token", _word(r"ya29\.", r"[A-Za-z0-9_\-.]{20,}")),
+        ("slack-webhook", r"hooks\.slack\.com\\{0,4}/[a-z]{5,12}\\{0,4}/((?:[A-Za-z0-9_+\-]|\\{0,4}/){20,})"),
+        # Not behind a hyphen either: "-eyJ-eyJ-eyJ…" would be searched to its end from each.
+        ("jwt", _word("eyJ", rf"{_SAFE}{{8,}}\.eyJ{_SAFE}{{8,}}\.{_SAFE}{{8,}}", r"A-Za-z0-9_\-")),
+        sign=r"\.(?:eyJ|slack\.com|(?<=ya29\.))",
+    ),
     _group(
         ("github-token", _word("gh[pousr]_", r"[A-Za-z0-9_]{36,}")),
         ("github-token", _word("github_pat_", r"[A-Za-z0-9_]{22,}")),
@@ -88,16 +99,6 @@ KEYS = (
         ("groq-key", _word("gsk_", r"[A-Za-z0-9]{40,}")),
         sign=r"_(?:(?<=gh[pousr]_)|(?<=github_pat_)|(?<=hf_)|(?<=gsk_))[A-Za-z0-9_]{20}",
     ),
-    _group(("slack-token", _word("x(?:ox[abeoprs]|app)-", r"[A-Za-z0-9\-]{10,}"))),
-    _group(
-        ("slack-webhook", r"hooks\.slack\.com\\{0,4}/[a-z]{5,12}\\{0,4}/((?:[A-Za-z0-9_+\-]|\\{0,4}/){20,})"),
-    ),
-    _group(
-        # Not behind a hyphen either: "-eyJ-eyJ-eyJ…" would be searched to its end from each.
-        ("jwt", _word("eyJ", rf"{_SAFE}{{8,}}\.eyJ{_SAFE}{{8,}}\.{_SAFE}{{8,}}", r"A-Za-z0-9_\-")),
-        sign=r"\.eyJ",
-    ),
-    _group(("telegram-token", r":AA(?<=[0-9]{8}:AA)([A-Za-z0-9_\-]{33,})")),
     _group(("password", r"://[^\s/?#@\"'<>\\:\[\]]{0,128}:(?!\[REDACTED)([^\s/?#@\"'<>\\]{1,256})@")),
 )
 

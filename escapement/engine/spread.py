@@ -19,7 +19,7 @@ from escapement.engine import redaction
 _LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\r|\n|\Z)")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"(\s*:)?')
 _UNFINISHED = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*\\?\Z')
-_NOT_GATHERED = tuple(re.compile(start).search for start in (rb"reasoning", rb'refusal": ?"', rb'logprobs": ?\{'))
+_NOT_GATHERED = tuple(re.compile(start).search for start in (rb're(?:asoning|fusal": ?")', rb'logprobs": ?\{'))
 """What streams hold besides the texts that they are gathered to."""
 _NO_TEXT = frozenset({"id", "item_id", "object", "model", "type", "role", "finish_reason", "obfuscation"})
 """Fields whose strings never go on in another event."""
