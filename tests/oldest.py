@@ -50,11 +50,11 @@ def main() -> int:
             print(f"making {folder.name}", file=sys.stderr)
             venv.create(folder, with_pip=True, clear=True)
             pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-            beside = ("pytest", "hypothesis", "httpx2", "httpx", "pydantic", "boto3", "google-auth")
+            beside = ("pytest", "pytest-xdist", "hypothesis", "httpx2", "httpx", "pydantic", "boto3", "google-auth")
             subprocess.run([*pip, "-e", str(ROOT), *pair, *beside], check=True)
             (folder / "ready").touch()
         print(f"== {' '.join(pair)}", flush=True)
-        failed |= subprocess.run([str(python), "-m", "pytest", *SUITES], cwd=ROOT, check=False).returncode
+        failed |= subprocess.run([str(python), "-m", "pytest", "-n", "auto", *SUITES], cwd=ROOT, check=False).returncode
     return failed
 
 

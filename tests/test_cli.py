@@ -15,9 +15,10 @@ import anthropic
 import openai
 import pytest
 from rich.cells import cell_len
+from typer.testing import CliRunner
 
 import escapement
-from escapement.cli import main
+from escapement.cli import application, main
 from escapement.store.layout import FORMAT
 from tests.conftest import ask
 from tests.provider import Provider
@@ -318,3 +319,22 @@ def test_the_program_is_installed(traces: list[str]) -> None:
         "Record what an AI agent did"
         in subprocess.run([program, "-h"], capture_output=True, text=True, check=True).stdout
     )
+
+
+def test_a_command_is_as_it_is_among_all() -> None:
+    """Only the command that is asked for is imported; a name that there is not is looked for among all of them."""
+    everything, alone = application(), application("stats")
+    assert [command.name for command in alone.registered_commands] == ["stats"]
+    assert len(everything.registered_commands) + len(everything.registered_groups) == 20
+    runner = CliRunner(env={"COLUMNS": "100"})
+    for arguments in (["stats", "--help"], ["stats", "--wrong"]):
+        one, other = (runner.invoke(app, arguments, prog_name="escapement") for app in (alone, everything))
+        assert (one.exit_code, one.output) == (other.exit_code, other.output)
+        assert "escapement stats" in one.output
+    loaded = "import sys; from escapement.cli import application; application('stats'); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
+    assert "escapement.cli.stats" in modules
+    assert "escapement.cli.collect" not in modules
+    wrong = subprocess.run([sys.executable, "-m", "escapement", "stat"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "Did you mean 'stats'" in wrong.stderr

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 import escapement
-from escapement.cli import app
+from escapement.cli import application
 from escapement.engine.alignment import align
 from escapement.engine.comparison import Comparison, compare
 from escapement.engine.readings import readings
@@ -259,7 +259,7 @@ def test_readings_are_what_reading_each_request_whole_gives(store: Path, model: 
 
 
 def run(*arguments: str, width: int = 100) -> Result:
-    return CliRunner(env={"COLUMNS": str(width)}).invoke(app, ["diff", *arguments])
+    return CliRunner(env={"COLUMNS": str(width)}).invoke(application("diff"), ["diff", *arguments])
 
 
 def test_exit_codes(store: Path, model: Model) -> None:

@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.metrics import NoOpMeterProvider
 
 import escapement
-from escapement.cli import app
+from escapement.cli import application
 from escapement.words.config import SETTINGS, resolve, variable
 from escapement.words.rules import RULES
 from tests import agents
@@ -53,6 +53,7 @@ def test_the_python_blocks_run_one_after_the_other(provider: Provider, monkeypat
 
 
 def test_every_command_is_in_the_table() -> None:
+    app = application()
     commands = {command.name: command for command in app.registered_commands}
     for group in app.registered_groups:
         assert group.typer_instance is not None

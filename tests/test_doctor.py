@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import escapement
-from escapement.cli import app
+from escapement.cli import application
 from tests.provider import Provider
 
 
@@ -39,7 +39,7 @@ def agent(client: openai.OpenAI, run: int, word: str = "helpful") -> list[str]:
 
 
 def run(*arguments: str, width: int = 120) -> Result:
-    return CliRunner(env={"COLUMNS": str(width)}).invoke(app, ["doctor", *arguments])
+    return CliRunner(env={"COLUMNS": str(width)}).invoke(application("doctor"), ["doctor", *arguments])
 
 
 def test_a_replay_with_what_is_proposed_finds_its_trace(

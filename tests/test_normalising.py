@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import escapement
-from escapement.cli import app
+from escapement.cli import application
 from escapement.engine.normalising import Normalising
 from escapement.store.traces import SpanStore
 from escapement.words.config import SETTINGS
@@ -241,7 +241,7 @@ def test_info_shows_what_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESCAPEMENT_NORMALIZE", r"timestamp, user: /run-\d+/")
     monkeypatch.setenv("ESCAPEMENT_IGNORE", "metadata.run_id,messages[*].name")
     runner = CliRunner(env={"COLUMNS": "200"})
-    settings = json.loads(runner.invoke(app, ["info", "--json"]).stdout)["settings"]
+    settings = json.loads(runner.invoke(application("info"), ["info", "--json"]).stdout)["settings"]
     assert settings["normalize"]["value"] == ["timestamp", r"user: /run-\d+/"]
     assert settings["ignore"]["value"] == ["metadata.run_id", "messages[*].name"]
-    assert r"timestamp, user: /run-\d+/" in runner.invoke(app, ["info"]).stdout
+    assert r"timestamp, user: /run-\d+/" in runner.invoke(application("info"), ["info"]).stdout
