@@ -28,6 +28,7 @@ PAIRS = (
     ("openai==2.0.0", "anthropic==0.125.0", *LOWEST),  # the oldest openai; the last anthropic on httpx
     ("openai==2.54.0", "anthropic==1.17.0"),  # the last openai on httpx
 )
+BESIDE = ("pytest", "pytest-xdist", "hypothesis", "httpx2", "httpx", "pydantic", "boto3", "google-auth")
 SUITES = (
     "tests/fidelity",
     "tests/test_cli.py",
@@ -46,13 +47,14 @@ def main() -> int:
         name = "-".join(requirement.replace("==", "-") for requirement in pair[:2])
         folder = ROOT / f".venv-{name}"
         python = folder / "bin" / "python"
-        if not (folder / "ready").exists():
+        wanted = " ".join((*pair, *BESIDE))
+        stamp = folder / "ready"
+        if not stamp.exists() or stamp.read_text() != wanted:
             print(f"making {folder.name}", file=sys.stderr)
             venv.create(folder, with_pip=True, clear=True)
             pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-            beside = ("pytest", "pytest-xdist", "hypothesis", "httpx2", "httpx", "pydantic", "boto3", "google-auth")
-            subprocess.run([*pip, "-e", str(ROOT), *pair, *beside], check=True)
-            (folder / "ready").touch()
+            subprocess.run([*pip, "-e", str(ROOT), *pair, *BESIDE], check=True)
+            stamp.write_text(wanted)
         print(f"== {' '.join(pair)}", flush=True)
         failed |= subprocess.run([str(python), "-m", "pytest", "-n", "auto", *SUITES], cwd=ROOT, check=False).returncode
     return failed
