@@ -338,3 +338,20 @@ def test_a_command_is_as_it_is_among_all() -> None:
     wrong = subprocess.run([sys.executable, "-m", "escapement", "stat"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert "Did you mean 'stats'" in wrong.stderr
+
+
+def test_ctrl_c_inside_of_an_exec(tmp_path: Path) -> None:
+    """Python itself would end by SIGINT then, whatever exit code is asked for."""
+    program = """
+from escapement.cli import info, main
+
+def interrupted() -> None:
+    exec("raise KeyboardInterrupt")
+
+info.info = interrupted
+main()
+"""
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "-m", "program", "info"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

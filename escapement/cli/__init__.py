@@ -89,6 +89,10 @@ def main() -> NoReturn:
         # `escapement list | head`: the reader has what it wanted. Keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        # Interrupted inside an `exec` (imports have some), `python -m` would end by the signal and not with our code.
+        # Only another `exec` makes CPython forget that: `run_eval_code_obj` in its pythonrun.c.
+        exec("")
     sys.exit(0)
 
 
