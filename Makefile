@@ -16,7 +16,7 @@ SPANS ?=
 FRAMEWORKS ?=
 
 .PHONY: help demo test check format bench bench-peers bench-streams bench-store bench-diff bench-guards bench-collect
-.PHONY: bench-otlp mutations branches scale kill sdks frameworks interop dashboards wheel clean
+.PHONY: bench-otlp bench-counts mutations branches scale kill sdks frameworks interop dashboards wheel clean
 
 help:
 	@echo "make demo         record a small agent on a real local model, replay it with the model gone"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-peers  the same work with vcrpy, cassetter and agent-rewind beside it"
 	@echo "make bench-streams  time to the first chunk of a live stream; the pace of a replayed one"
 	@echo "make bench-guards  what all guards together cost a call, early and late in a conversation"
+	@echo "make bench-counts instructions of a call, and memory that it touches, counted by Valgrind: no clock, no noise"
 	@echo "make branches     identical concurrent requests, 100 replays of each kind of program"
 	@echo "make bench-store  a growing conversation on disk; eight processes recording at once (about four minutes)"
 	@echo "make bench-collect  5,000 spans a second into \`escapement collect\`, for a minute"
@@ -83,6 +84,9 @@ bench-streams: $(VENV)/dev
 
 bench-guards: $(VENV)/dev
 	$(BIN)/python -m benchmarks.guards
+
+bench-counts: $(VENV)/dev
+	$(BIN)/python -m benchmarks.counts
 
 branches: $(VENV)/dev
 	REPLAYS=100 $(BIN)/python -m pytest -s tests/fidelity/test_branches.py -k keep_their_answers

@@ -1,7 +1,7 @@
 """What recording and replaying cost: `python -m benchmarks.overhead`.
 
-Ratios of CPU time, measured in pairs within one process. Base is the OpenAI SDK against a local HTTP server, floor
-the OpenAI SDK over a transport in memory that only hands back bytes.
+Ratios of CPU time, measured in pairs: two processes that work in turn. Base is the OpenAI SDK against a local HTTP
+server, floor the OpenAI SDK over a transport in memory that only hands back bytes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import openai
 from rich.console import Console
@@ -19,57 +20,61 @@ from rich.table import Table
 
 import escapement
 from benchmarks import work
-from benchmarks.paired import Ratio, compare, cpu
-
-_CALLS = {"small": 200, "grown": 24, "grow": 50, "long": 10}
-_WARM = {"small": 20, "grown": 2, "grow": 0, "long": 2}
-"""Calls before the clock starts, on both sides: CPython forgets what it learned of a class when hooks are put on it."""
+from benchmarks.paired import Ratio, compare, cpu, serve, sides
 
 
-def _workload(kind: str, client: openai.OpenAI) -> Any:
-    """small: short messages; grown: a conversation from 200 KB on; grow: 50 calls that take one there from nothing;
-    long: one at its 1,000th step, of 2,000 messages and 1.2 MB."""
+class Shape(NamedTuple):
+    """How a kind of work is measured: in blocks of `calls`, after `warm` of them that do not count."""
+
+    calls: int
+    rounds: int
+    warm: int
+
+
+SHAPES = {"small": Shape(40, 64, 4), "grown": Shape(10, 24, 6), "grow": Shape(50, 8, 2)}
+
+
+def _workload(kind: str, client: openai.OpenAI) -> work.Small | work.Conversation:
+    """small: short messages; grown: a conversation from 200 KB on; grow: 50 calls that take one there from nothing."""
     if kind == "small":
         return work.Small(client)
-    start, size = {"grown": (100, 2000), "grow": (0, 2000), "long": (2000, 600)}[kind]
-    return work.Conversation(client, start, size)
+    return work.Conversation(client, {"grown": 100, "grow": 0}[kind])
 
 
-def record(kind: str, url: str, store: Path, rounds: int) -> Ratio:
-    client = work.live_client(url)
-    plain, recorded = _workload(kind, client), _workload(kind, client)
-
-    def base(calls: int) -> float:
-        _restart(plain, kind)
-        return cpu(plain, calls)
-
-    def candidate(calls: int) -> float:
-        with escapement.init("benchmark", storage_dir=store, sealing="manual"):
-            _restart(recorded, kind)
-            return cpu(recorded, calls)
-
-    return compare(base, candidate, calls=_CALLS[kind], rounds=rounds)
+def paired(what: str, kind: str, url: str, store: Path, quick: bool) -> Ratio:
+    """Calls recorded against plain ones, or replayed ones (`what`) against the floor."""
+    shape = SHAPES[kind]
+    rounds = max(4, shape.rounds // 4) if quick else shape.rounds
+    common = ["benchmarks.overhead", what, kind, url, store, shape.warm + rounds]
+    with sides([*common, "plain"], [*common, "escapement"]) as (base, candidate):
+        return compare(base, candidate, calls=shape.calls, rounds=rounds, warm=shape.warm)
 
 
-def replay(kind: str, url: str, store: Path, rounds: int) -> Ratio:
-    calls = _CALLS[kind]
-    with escapement.init("benchmark", storage_dir=store, sealing="manual") as trace:
-        program = _workload(kind, work.live_client(url))
-        for _ in range(_WARM[kind] + calls):
-            program()
-    floor = work.floor_client()
-    plain, replayed = _workload(kind, floor), _workload(kind, floor)
+def side(what: str, kind: str, url: str, folder: str, blocks: str, way: str) -> None:
+    """One of the two, in a process of its own."""
+    live = work.live_client(url)
+    client = live if what == "record" else work.floor_client()
+    settings: dict[str, Any] = {"storage_dir": Path(folder), "sealing": "manual"}
 
-    def base(calls: int) -> float:
-        _restart(plain, kind)
-        return cpu(plain, calls)
+    def measured(program: work.Small | work.Conversation) -> Callable[[int], float]:
+        def block(calls: int) -> float:
+            program.restart()
+            return cpu(program, calls)
 
-    def candidate(calls: int) -> float:
-        with escapement.replay(trace.trace_id, storage_dir=store, strict_replay=True):
-            _restart(replayed, kind)
-            return cpu(replayed, calls)
+        return block
 
-    return compare(base, candidate, calls=calls, rounds=rounds)
+    if way == "plain":
+        serve(measured(_workload(kind, client)))
+    elif what == "record":
+        with escapement.init("benchmark", **settings):
+            serve(measured(_workload(kind, client)))
+    else:
+        with escapement.init("benchmark", **settings) as trace:
+            record = measured(_workload(kind, live))
+            for _ in range(int(blocks)):
+                record(SHAPES[kind].calls)
+        with escapement.replay(trace.trace_id, storage_dir=Path(folder), strict_replay=True):
+            serve(measured(_workload(kind, client)))
 
 
 def by_length(url: str, store: Path, lengths: tuple[int, int], rounds: int) -> Ratio:
@@ -101,16 +106,6 @@ def by_length(url: str, store: Path, lengths: tuple[int, int], rounds: int) -> R
     return compare(measured(lengths[0]), measured(lengths[1]), calls=lengths[0], rounds=rounds)
 
 
-def _restart(program: Any, kind: str) -> None:
-    """Back to the first call, and the calls that do not count."""
-    if isinstance(program, work.Conversation):
-        program.restart()
-    else:
-        program.number = 0
-    for _ in range(_WARM[kind]):
-        program()
-
-
 def importing(rounds: int) -> Ratio:
     """`import escapement` against `import asyncio`, as whole processes (children's CPU time)."""
 
@@ -130,6 +125,9 @@ def importing(rounds: int) -> Ratio:
 
 
 def main() -> int:
+    if len(sys.argv) > 2:
+        side(*sys.argv[1:])
+        return 0
     quick = "--quick" in sys.argv
     rounds = 4 if quick else 16
     console = Console(width=110)
@@ -155,16 +153,16 @@ def main() -> int:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, work.server() as url:
         store = Path(folder)
-        row("record, small calls", record("small", url, store, rounds), 1.15)
-        row("record, conversation at 200 KB", record("grown", url, store, rounds), 1.05)
-        row("record, 50 calls growing to 200 KB", record("grow", url, store, max(4, rounds // 3)), 1.15)
-        row("replay, small calls", replay("small", url, store, rounds), 1.0)
-        row("replay, conversation at 200 KB", replay("grown", url, store, rounds), 1.05)
-        row("replay, 50 calls growing to 200 KB", replay("grow", url, store, max(4, rounds // 3)), 1.05)
+        row("record, small calls", paired("record", "small", url, store, quick), 1.15)
+        row("record, conversation at 200 KB", paired("record", "grown", url, store, quick), 1.05)
+        row("record, 50 calls growing to 200 KB", paired("record", "grow", url, store, quick), 1.15)
+        row("replay, small calls", paired("replay", "small", url, store, quick), 1.0)
+        row("replay, conversation at 200 KB", paired("replay", "grown", url, store, quick), 1.05)
+        row("replay, 50 calls growing to 200 KB", paired("replay", "grow", url, store, quick), 1.05)
         row("replay, call of 10,000 steps / of 50", by_length(url, store, (50, 10_000), rounds), 1.1)
         row("import escapement / import asyncio", importing(max(4, rounds // 3)), 2.0)
     console.print(table)
-    console.print(f"{rounds} rounds, {time.perf_counter() - start:.0f} s")
+    console.print(f"{time.perf_counter() - start:.0f} s")
     if missed:
         console.print(f"missed: {', '.join(missed)}")
     return 0

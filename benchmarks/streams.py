@@ -1,7 +1,7 @@
 """What recording does to a live stream, how closely a replay keeps its pace: `python -m benchmarks.streams [--quick]`.
 
 Time to the first chunk: the OpenAI SDK against a local server, recorded against plain, in pairs, by the clock and by
-CPU time of this process; the server takes 20 ms to its first chunk, a tenth of what a model API does. Pace: a stream
+CPU time of the process; the server takes 20 ms to its first chunk, a tenth of what a model API does. Pace: a stream
 with gaps of 5 to 40 ms, replayed with `timing="recorded"`, each gap against the recorded one.
 """
 
@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import pairwise
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import count, pairwise
 from pathlib import Path
 
 import openai
@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 import escapement
-from benchmarks.paired import Ratio, compare
+from benchmarks.paired import Ratio, compare, serve, sides
 from escapement.store.traces import SpanStore
 
 _BAR = 1.05
 _GAP_SHARE, _GAP_MS = 0.05, 5.0
-_CALLS = 40
+_CALLS, _WARM = 10, 8
 
 _SERVER = """
 import http.server, json, sys, time
@@ -66,17 +66,19 @@ server.serve_forever()
 
 
 @contextmanager
-def streaming(first: float, gaps: list[float]) -> Iterator[openai.OpenAI]:
-    """A client of a server, in a process of its own, whose chunks come after these seconds."""
+def streaming(first: float, gaps: list[float]) -> Iterator[str]:
+    """The URL of a server, in a process of its own, whose chunks come after these seconds."""
     command = [sys.executable, "-c", _SERVER, json.dumps([first, gaps])]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
-            url = f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-            with openai.OpenAI(api_key="not-needed", base_url=url, max_retries=0) as client:
-                yield client
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
         finally:
             process.kill()
+
+
+def _client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(api_key="not-needed", base_url=url, max_retries=0)
 
 
 def _ask(client: openai.OpenAI, number: int) -> openai.Stream[object]:
@@ -84,26 +86,30 @@ def _ask(client: openai.OpenAI, number: int) -> openai.Stream[object]:
     return client.chat.completions.create(model="gpt-4o", messages=[asked], stream=True)  # type: ignore[call-overload, no-any-return]
 
 
-def first_chunk(client: openai.OpenAI, clock: Callable[[], float], store: Path, rounds: int) -> Ratio:
-    """Seconds to the first chunk, recorded against plain."""
+def first_chunk(url: str, clock: str, store: Path, rounds: int) -> Ratio:
+    """Seconds to the first chunk, recorded against plain, by a clock of `time`."""
+    common = ["benchmarks.streams", url, clock, store]
+    with sides([*common, "plain"], [*common, "escapement"]) as (base, candidate):
+        return compare(base, candidate, calls=_CALLS, rounds=rounds, warm=_WARM)
+
+
+def side(url: str, clock: str, folder: str, way: str) -> None:
+    """One of the two, in a process of its own."""
+    client, now, numbers = _client(url), getattr(time, clock), count()
 
     def measured(calls: int) -> float:
         spent = 0.0
-        for number in range(calls):
-            began = clock()
-            stream = _ask(client, number)
-            iterator = iter(stream)
+        for _ in range(calls):
+            began = now()
+            iterator = iter(_ask(client, next(numbers)))
             next(iterator)
-            spent += clock() - began
+            spent += now() - began
             for _ in iterator:
                 pass
         return spent
 
-    def recorded(calls: int) -> float:
-        with escapement.init("benchmark", storage_dir=store, sealing="manual"):
-            return measured(calls)
-
-    return compare(measured, recorded, calls=_CALLS, rounds=rounds)
+    with escapement.init("benchmark", storage_dir=folder, sealing="manual") if way == "escapement" else nullcontext():
+        serve(measured)
 
 
 def gaps(client: openai.OpenAI, store: Path, times: int) -> list[tuple[float, float]]:
@@ -137,21 +143,24 @@ def _gaps(moments: list[float]) -> list[float]:
 
 
 def main() -> int:
+    if len(sys.argv) > 2:
+        side(*sys.argv[1:])
+        return 0
     rounds = 3 if "--quick" in sys.argv else 10
     console = Console(width=110)
     table = Table(title=f"Time to the first chunk (openai {openai.__version__})", title_justify="left")
     for column in ("", "ratio", "quartiles", "noise", "plain µs", "recorded µs", "bar"):
         table.add_column(column, justify="left" if not column else "right")
-    with tempfile.TemporaryDirectory() as folder, streaming(0.02, [0.001] * 4) as client:
-        for title, clock in (("by the clock", time.perf_counter), ("CPU time", time.process_time)):
-            ratio = first_chunk(client, clock, Path(folder), rounds)
+    with tempfile.TemporaryDirectory() as folder, streaming(0.02, [0.001] * 4) as url:
+        for title, clock in (("by the clock", "perf_counter"), ("CPU time", "process_time")):
+            ratio = first_chunk(url, clock, Path(folder), 4 * rounds)
             table.add_row(
                 title, f"{ratio.value:.3f}", f"{ratio.low:.2f}-{ratio.high:.2f}", f"{ratio.noise:.3f}",
                 f"{ratio.base:.0f}", f"{ratio.candidate:.0f}", f"≤ {_BAR} {'ok' if ratio.value <= _BAR else 'missed'}",
             )  # fmt: skip
     console.print(table)
     wanted = [0.005 + 0.035 * (number % 8) / 7 for number in range(40)]
-    with tempfile.TemporaryDirectory() as folder, streaming(0.02, wanted) as client:
+    with tempfile.TemporaryDirectory() as folder, streaming(0.02, wanted) as url, _client(url) as client:
         pairs = gaps(client, Path(folder), rounds)
     apart = [abs(replayed - recorded) for recorded, replayed in pairs]
     kept = sum(off <= max(_GAP_MS, _GAP_SHARE * recorded) for off, (recorded, _) in zip(apart, pairs, strict=True))

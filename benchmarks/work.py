@@ -85,33 +85,38 @@ class Small:
         self._create = client.chat.completions.create
         self.number = 0
 
+    def restart(self) -> None:
+        """There is nothing to go on from."""
+
     def __call__(self) -> None:
         self.number += 1
         self._create(model="gpt-4o", messages=[{"role": "user", "content": f"Question {self.number}: is all well?"}])
 
 
 class Conversation:
-    """One conversation that is sent again at every step, two messages longer: `start` messages of 2 KB (or another
-    size) at first."""
+    """A conversation that is sent again at every step, two messages longer: `start` messages of 2 KB (or another
+    size) at first. After `restart` it is another one."""
 
     def __init__(self, client: openai.OpenAI, start: int, size: int = 2000) -> None:
         self._create = client.chat.completions.create
         self._start = start
         self._size = size
+        self._number = 0
         self.restart()
 
     def restart(self) -> None:
-        self.messages: list[Any] = [_message(number, self._size) for number in range(self._start)]
+        self._number += 1
+        self.messages: list[Any] = [self._message(number) for number in range(self._start)]
 
     def __call__(self) -> None:
         self._create(model="gpt-4o", messages=self.messages)
         count = len(self.messages)
-        self.messages += [_message(number, self._size) for number in (count, count + 1)]
+        self.messages += [self._message(number) for number in (count, count + 1)]
 
-
-def _message(number: int, size: int) -> dict[str, str]:
-    text = f"{number}: " + " ".join(f"word{(number * 31 + index) % 997}" for index in range(270))
-    return {"role": "assistant" if number % 2 else "user", "content": text[:size]}
+    def _message(self, number: int) -> dict[str, str]:
+        words = " ".join(f"word{(number * 31 + index) % 997}" for index in range(270))
+        text = f"{self._number}.{number}: {words}"
+        return {"role": "assistant" if number % 2 else "user", "content": text[: self._size]}
 
 
 Make = Callable[[openai.OpenAI], Any]

@@ -48,13 +48,15 @@ class Call:
     """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
 
     __slots__ = (
-        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "sdk", "session",
+        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "sdk", "sending", "session",
     )  # fmt: skip
 
     def __init__(self, sdk: str = "") -> None:
         self.sdk = sdk
         """The SDK that makes the call: the name of its package, empty where it is not known."""
         self.session: Session | None = None
+        self.sending = False
+        """Whether a request of it is on its way, and no answer is there."""
         self._raised = ""
         self._attempts: list[dict[str, Any]] = []
         self._exchange: Exchange | None = None
@@ -73,6 +75,11 @@ class Call:
             self._attempts.append(self._exchange.summary())
         self._exchange = Exchange(self)
         return self._exchange
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can be part of it. Tasks that were started in a call still have it when it is over."""
+        return self._left
 
     def attach(self) -> object:
         """Make the call's span the current one, for whatever is instrumented below; undo with `detach`."""
@@ -108,6 +115,9 @@ class Call:
             attributes[semconv.RAISED] = self._raised
         self._span.end(attributes, exchange.stopped)
         self.session.finished(self._span.asked, attributes, self._operation, exchange.document)
+        # Each knows the other, and contexts that outlive the call know it: what they hold should go now.
+        self._exchange = None
+        del self._span
 
 
 class Exchange:

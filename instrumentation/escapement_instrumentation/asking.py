@@ -22,8 +22,8 @@ from escapement.words.http import Request
 from escapement_instrumentation.sdks import Unwind, sdk_here
 
 _log = logging.getLogger("escapement")
-_sending: ContextVar[bool] = ContextVar("escapement_sending", default=False)
-"""Whether a live request of ours is under way here: clients inside clients are one exchange."""
+_sending: ContextVar[Call | None] = ContextVar("escapement_sending", default=None)
+"""The call that has a live request under way here: clients inside clients are one exchange."""
 
 
 class Address(NamedTuple):
@@ -37,7 +37,8 @@ class Address(NamedTuple):
 def scope_here() -> Scope | None:
     """The scope whose run a request made here belongs to; None where it is to pass untouched."""
     scope = lanes.current()
-    return None if scope is None or _sending.get() else scope
+    call = _sending.get()
+    return None if scope is None or (call is not None and call.sending) else scope
 
 
 class Seen:
@@ -88,7 +89,8 @@ class Seen:
 
 def sdk_call() -> Call | None:
     """The call of an SDK that is under way here."""
-    return current_call.get()
+    call = current_call.get()
+    return None if call is None or call.over else call
 
 
 class Live:
@@ -107,10 +109,12 @@ class Live:
         self._exchange = exchange
 
     def __enter__(self) -> None:
-        self._sending = _sending.set(True)
+        self._call.sending = True
+        self._sending = _sending.set(self._call)
         self._span = self._call.attach()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        self._call.sending = False
         # A coroutine that is thrown away with its event loop ends in another context, where there is nothing to undo.
         with suppress(ValueError):
             _sending.reset(self._sending)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from escapement.engine.calls import current_call
 from escapement.engine.hooks import ModuleHooks
 from escapement.engine.patching import Patch, Wrapper
+from escapement_instrumentation.asking import sdk_call
 from escapement_instrumentation.sdks import around, around_async, retries_of
 
 
@@ -32,7 +32,7 @@ def _outermost(begin: Wrapper) -> Wrapper:
     """A hook that begins a call, and lets requests within one through."""
 
     def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = current_call.get()
+        call = sdk_call()
         if call is not None and call.sdk == "cohere":
             return wrapped(*args, **kwargs)
         return begin(wrapped, client, args, kwargs)

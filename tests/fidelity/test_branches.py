@@ -20,6 +20,9 @@ from typing import Any
 
 import anyio
 import anyio.to_thread
+import cohere
+import httpx
+import httpx2
 import openai
 import pytest
 
@@ -27,7 +30,7 @@ import escapement
 from escapement.store.traces import SpanStore
 from tests.fidelity.cases import ASYNC, SYNC
 from tests.fidelity.cases import client as client_of
-from tests.fidelity.openai_cases import CHAT
+from tests.fidelity.openai_cases import CHAT, USER
 from tests.provider import Provider
 
 BRANCHES = 6
@@ -539,6 +542,55 @@ def test_the_quicker_of_two_wins_again(store: Path) -> None:
         trace, live = asyncio.run(record(provider.base_url))
     assert live[1] == [True, False]
     assert asyncio.run(replay(provider.base_url, trace)) == live
+
+
+@pytest.mark.parametrize("kind", ["over http", "same SDK"])
+@pytest.mark.parametrize("sdk", ["openai", "cohere"])
+def test_a_task_started_within_a_call_makes_calls_of_its_own(sdk: str, kind: str, store: Path) -> None:
+    """A task takes on the context of where it is started, and here it goes on when the call that started it is over."""
+    library: Any = httpx2 if sdk == "openai" else httpx
+
+    async def program(url: str) -> Answers:
+        tasks: list[asyncio.Task[str]] = []
+        over = asyncio.Event()
+
+        async def later() -> str:
+            await over.wait()
+            if kind == "same SDK":
+                return await call()
+            async with library.AsyncClient() as direct:
+                body = {**CHAT, "model": "gpt-4o"}
+                response = await direct.post(
+                    f"{url}/v1/chat/completions", json=body, headers={"authorization": "Bearer k"}
+                )
+                return str(response.json()["id"])
+
+        async def on_request(request: Any) -> None:
+            if not tasks:
+                tasks.append(asyncio.create_task(later()))
+
+        async with library.AsyncClient(event_hooks={"request": [on_request]}) as web:
+            if sdk == "openai":
+                client: Any = openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", http_client=web)
+            else:
+                client = cohere.AsyncClientV2(api_key="k", base_url=url, httpx_client=web)
+
+            async def call() -> str:
+                if sdk == "openai":
+                    return str((await client.chat.completions.create(**CHAT)).id)
+                return str((await client.chat(model="command-a", messages=USER)).id)
+
+            first = await call()
+            over.set()
+            return [first, await tasks[0], await call()]
+
+    with Provider() as provider, recording(store) as trace:
+        live = asyncio.run(program(provider.base_url))
+    assert len(set(live)) == 3
+    assert trace.steps == 3
+    with replay_of(trace, store) as replay:
+        assert asyncio.run(program(provider.base_url)) == live
+    assert (replay.hits, replay.misses) == (3, 0)
 
 
 # -- runs side by side -----------------------------------------------------------------------------------------------

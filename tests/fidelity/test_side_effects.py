@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import gc
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import pytest
 
 import escapement
 from escapement.engine import redaction
+from escapement.engine.calls import Exchange
+from escapement.engine.spans import StepSpan
 from tests.fidelity.anthropic_cases import ASK
 from tests.fidelity.cases import ASYNC, SYNC, client, drive, each, entered, settle
 from tests.fidelity.openai_cases import CHAT, USER
@@ -124,6 +128,31 @@ def test_what_comes_beside_an_answer(sdk: str, mode: str, program: str, store: P
     told = {name for name in EFFECTS if differences(live[name], other[name])}
     assert {"rate limits", "all headers but cookies"} <= told
     assert "request_id" in told or program == "streamed"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("mode", [SYNC, ASYNC])
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+def test_a_call_leaves_nothing_to_the_garbage_collector(sdk: str, mode: str, program: str, store: Path) -> None:
+    """What a call held is let go of with it: programs of long runs switch the collector off, or freeze it."""
+
+    async def run(url: str) -> list[str]:
+        async with entered(client(sdk, mode, url)) as made:
+            await PROGRAMS[program](made)
+            if mode == ASYNC:
+                await asyncio.sleep(0.01)  # the event loop closes forgotten generators a little later
+            # Asynchronous connections keep the context that they were opened in, and with it a `Call` of no content.
+            return [type(one).__name__ for one in gc.get_objects() if isinstance(one, (Exchange, StepSpan))]
+
+    gc.collect()
+    gc.disable()
+    try:
+        with Provider() as provider, escapement.init(storage_dir=store) as trace:
+            assert drive(mode, run(provider.base_url)) == []
+        with escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store):
+            assert drive(mode, run(provider.base_url)) == []
+    finally:
+        gc.enable()
 
 
 COOKIE = "__cf_bm=secret-of-the-session; path=/; expires=Fri, 01-Jan-38 00:00:00 GMT; Secure; HttpOnly; SameSite=None"
