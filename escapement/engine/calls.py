@@ -55,8 +55,8 @@ class Call:
         self.sdk = sdk
         """The SDK that makes the call: the name of its package, empty where it is not known."""
         self.session: Session | None = None
-        self.sending = False
-        """Whether a request of it is on its way, and no answer is there."""
+        self.sending: object = None
+        """The request that a client is just sending for it, where hooks of the program may run meanwhile."""
         self._raised = ""
         self._attempts: list[dict[str, Any]] = []
         self._exchange: Exchange | None = None

@@ -22,8 +22,10 @@ from escapement.words.http import Request
 from escapement_instrumentation.sdks import Unwind, sdk_here
 
 _log = logging.getLogger("escapement")
-_sending: ContextVar[Call | None] = ContextVar("escapement_sending", default=None)
-"""The call that has a live request under way here: clients inside clients are one exchange."""
+_live: ContextVar[Call | None] = ContextVar("escapement_live", default=None)
+"""The call that a client is sending a request for, hooks of the program included."""
+_wire: ContextVar[Wire | None] = ContextVar("escapement_wire", default=None)
+"""The innermost request that is on its way."""
 
 
 class Address(NamedTuple):
@@ -37,8 +39,8 @@ class Address(NamedTuple):
 def scope_here() -> Scope | None:
     """The scope whose run a request made here belongs to; None where it is to pass untouched."""
     scope = lanes.current()
-    call = _sending.get()
-    return None if scope is None or (call is not None and call.sending) else scope
+    wire = _wire.get()
+    return None if scope is None or (wire is not None and not wire.over) else scope
 
 
 class Seen:
@@ -88,37 +90,75 @@ class Seen:
 
 
 def sdk_call() -> Call | None:
-    """The call of an SDK that is under way here."""
+    """The call of an SDK that a request made here is an attempt of. Attempts come one after the other: what is sent
+    while one is under way, by a hook of the program or a task that it started, is another call."""
     call = current_call.get()
-    return None if call is None or call.over else call
+    return None if call is None or call.over or call.sending is not None else call
+
+
+class Wire:
+    """A live request on its way: clients inside of clients are one exchange with it."""
+
+    __slots__ = ("_token", "over")
+
+    def __init__(self) -> None:
+        self.over = False
+        """Tasks that were started meanwhile have it in their context for good."""
+
+    def __enter__(self) -> None:
+        self._token = _wire.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        self.over = True
+        with suppress(ValueError):  # thrown away with its event loop, in another context
+            _wire.reset(self._token)
+
+
+def is_live() -> bool:
+    """Whether a `Live` is open here that leaves its `Wire` to another hook."""
+    call = _live.get()
+    return call is not None and call.sending is not None
+
+
+def is_seen(request: object) -> bool:
+    """Whether a `Live` is open here for this very request: under somebody else's hook is another one of ours."""
+    call = _live.get()
+    return call is not None and call.sending is request
 
 
 class Live:
     """A live exchange under way: its span is current, and what is raised out of it is told.
 
-    `sending`: only the request goes out in it; the answer follows in another.
+    `sending`: only the request goes out in it; the answer follows in another. `request`: of a client that
+    runs hooks of the program, whose requests are their own; it says itself when it is on the `Wire`.
     """
 
-    __slots__ = ("_alone", "_call", "_exchange", "_only_sending", "_sending", "_span")
+    __slots__ = ("_alone", "_call", "_exchange", "_only_sending", "_outer", "_request", "_span", "_wire")
 
-    def __init__(self, seen: Seen, exchange: Exchange, *, sending: bool = False) -> None:
+    def __init__(self, seen: Seen, exchange: Exchange, *, sending: bool = False, request: object = None) -> None:
         self._only_sending = sending
+        self._request = request
+        self._wire = Wire() if request is None else None
         assert seen.call is not None
         self._call = seen.call
         self._alone = not seen.call.sdk
         self._exchange = exchange
 
     def __enter__(self) -> None:
-        self._call.sending = True
-        self._sending = _sending.set(self._call)
+        self._call.sending = self._request
+        self._outer = _live.set(self._call)
+        if self._wire is not None:
+            self._wire.__enter__()
         self._span = self._call.attach()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        self._call.sending = False
+        self._call.sending = None
         # A coroutine that is thrown away with its event loop ends in another context, where there is nothing to undo.
         with suppress(ValueError):
-            _sending.reset(self._sending)
+            _live.reset(self._outer)
             self._call.detach(self._span)
+        if self._wire is not None:
+            self._wire.__exit__()
         try:
             if error is not None:
                 self._exchange.fail(error, sending=self._only_sending)

@@ -1,5 +1,8 @@
 """`send` of the HTTP clients: the one place that every request of every SDK on httpx or httpx2 passes, once an attempt.
 
+Within it a client runs the program's event hooks, which may make calls of their own. What its transport does, behind
+`_send_single_request`, is part of the exchange.
+
 A request that belongs to a model API is answered from the trace, or sent while an exchange listens. Everything else,
 and everything while no run is open, goes through untouched. The sync and the async hook differ in their `await`s only.
 """
@@ -17,19 +20,21 @@ from escapement.engine.patching import Patch
 from escapement.store.rows import StepRow
 from escapement.words.http import Request
 from escapement_instrumentation import responses
-from escapement_instrumentation.asking import Live, Seen, scope_here, sdk_call
+from escapement_instrumentation.asking import Live, Seen, Wire, is_live, is_seen, scope_here, sdk_call
 from escapement_instrumentation.pace import Pace
 
 _log = logging.getLogger("escapement")
 
 
 def client_hooks(library: str) -> ModuleHooks:
-    """Hooks on `Client.send` and `AsyncClient.send` of httpx or httpx2."""
+    """Hooks on `Client` and `AsyncClient` of httpx or httpx2."""
 
     def patches(module: ModuleType) -> Sequence[Patch]:
         return (
             Patch(module.Client, "send", _send(module)),
             Patch(module.AsyncClient, "send", _send_async(module)),
+            Patch(module.Client, "_send_single_request", _transport),
+            Patch(module.AsyncClient, "_send_single_request", _transport_async),
         )
 
     return ModuleHooks(library, patches)
@@ -57,7 +62,7 @@ def _send(library: ModuleType) -> Callable[..., Any]:
             for hook in client.event_hooks["response"]:
                 hook(response)
             return response
-        with Live(seen, outcome):
+        with Live(seen, outcome, request=request):
             response = wrapped(*args, **kwargs)
             _listen(library, response, outcome, streaming)
             return response
@@ -89,12 +94,28 @@ def _send_async(library: ModuleType) -> Callable[..., Any]:
             for hook in client.event_hooks["response"]:
                 await hook(response)
             return response
-        with Live(seen, outcome):
+        with Live(seen, outcome, request=request):
             response = await wrapped(*args, **kwargs)
             _listen(library, response, outcome, streaming)
             return response
 
     return send
+
+
+def _transport(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not is_live():
+        return wrapped(*args, **kwargs)
+    with Wire():
+        return wrapped(*args, **kwargs)
+
+
+async def _transport_async(
+    wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    if not is_live():
+        return await wrapped(*args, **kwargs)
+    with Wire():
+        return await wrapped(*args, **kwargs)
 
 
 def _look(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Seen, str, str] | None:
@@ -103,7 +124,7 @@ def _look(client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[S
     if scope is None:
         return None
     request = args[0] if args else kwargs.get("request")
-    if request is None or client.is_closed:
+    if request is None or client.is_closed or is_seen(request):
         return None
     path, _, query = request.url.raw_path.decode("ascii", "replace").partition("?")
     seen = Seen.look(scope, request.method, path, sdk_call())

@@ -544,32 +544,36 @@ def test_the_quicker_of_two_wins_again(store: Path) -> None:
     assert asyncio.run(replay(provider.base_url, trace)) == live
 
 
+@pytest.mark.parametrize("when", ["in the hook", "in a task at once", "in a task later"])
+@pytest.mark.parametrize("event", ["request", "response"])
 @pytest.mark.parametrize("kind", ["over http", "same SDK"])
 @pytest.mark.parametrize("sdk", ["openai", "cohere"])
-def test_a_task_started_within_a_call_makes_calls_of_its_own(sdk: str, kind: str, store: Path) -> None:
-    """A task takes on the context of where it is started, and here it goes on when the call that started it is over."""
+def test_calls_that_are_made_within_a_call(sdk: str, kind: str, event: str, when: str, store: Path) -> None:
+    """Hooks of the program run in the middle of a call, and what they start keeps the context of that: its calls are its
+    own, whether the one that it was started in is under way or over."""
     library: Any = httpx2 if sdk == "openai" else httpx
 
     async def program(url: str) -> Answers:
-        tasks: list[asyncio.Task[str]] = []
+        within: list[Any] = []
         over = asyncio.Event()
 
-        async def later() -> str:
-            await over.wait()
+        async def another() -> str:
+            if when == "in a task later":
+                await over.wait()
             if kind == "same SDK":
                 return await call()
             async with library.AsyncClient() as direct:
-                body = {**CHAT, "model": "gpt-4o"}
-                response = await direct.post(
-                    f"{url}/v1/chat/completions", json=body, headers={"authorization": "Bearer k"}
-                )
-                return str(response.json()["id"])
+                asked = direct.post(f"{url}/v1/chat/completions", json=CHAT, headers={"authorization": "Bearer k"})
+                return str((await asked).json()["id"])
 
-        async def on_request(request: Any) -> None:
-            if not tasks:
-                tasks.append(asyncio.create_task(later()))
+        async def hook(_: Any) -> None:
+            if not within:
+                within.append(None)  # not for what it sends itself
+                within[0] = await another() if when == "in the hook" else asyncio.create_task(another())
+                if when == "in a task at once":
+                    await asyncio.sleep(0.002)  # it is sent before what we are called for, or beside it
 
-        async with library.AsyncClient(event_hooks={"request": [on_request]}) as web:
+        async with library.AsyncClient(event_hooks={event: [hook]}) as web:
             if sdk == "openai":
                 client: Any = openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", http_client=web)
             else:
@@ -582,14 +586,36 @@ def test_a_task_started_within_a_call_makes_calls_of_its_own(sdk: str, kind: str
 
             first = await call()
             over.set()
-            return [first, await tasks[0], await call()]
+            return [first, within[0] if when == "in the hook" else await within[0], await call()]
 
-    with Provider() as provider, recording(store) as trace:
-        live = asyncio.run(program(provider.base_url))
-    assert len(set(live)) == 3
-    assert trace.steps == 3
+    with Provider() as provider:
+        with recording(store) as trace:
+            live = asyncio.run(program(provider.base_url))
+        assert trace.steps == provider.count == len(set(live)) == 3
     with replay_of(trace, store) as replay:
         assert asyncio.run(program(provider.base_url)) == live
+    assert (replay.hits, replay.misses) == (3, 0)
+
+
+def test_calls_that_are_made_within_a_call_of_a_thread(store: Path) -> None:
+    def program(url: str) -> Answers:
+        within: list[str] = []
+
+        def hook(_: Any) -> None:
+            if not within:
+                within.append("")
+                within[0] = ask_now(client)
+
+        with httpx2.Client(event_hooks={"request": [hook]}) as web:
+            client = openai.OpenAI(api_key="k", base_url=f"{url}/v1", http_client=web)
+            return [ask_now(client), within[0], ask_now(client)]
+
+    with Provider() as provider:
+        with recording(store) as trace:
+            live = program(provider.base_url)
+        assert trace.steps == provider.count == len(set(live)) == 3
+    with replay_of(trace, store) as replay:
+        assert program(provider.base_url) == live
     assert (replay.hits, replay.misses) == (3, 0)
 
 
