@@ -142,9 +142,13 @@ def test_a_call_leaves_nothing_to_the_garbage_collector(sdk: str, mode: str, pro
             if mode == ASYNC:
                 await asyncio.sleep(0.01)  # the event loop closes forgotten generators a little later
             # Asynchronous connections keep the context that they were opened in, and with it a `Call` of no content.
-            return [type(one).__name__ for one in gc.get_objects() if isinstance(one, (Exchange, StepSpan))]
+            return [type(one).__name__ for one in held() if id(one) not in before]
+
+    def held() -> list[object]:
+        return [one for one in gc.get_objects() if isinstance(one, (Exchange, StepSpan))]
 
     gc.collect()
+    before = {id(one) for one in held()}  # by the traceback of a test that failed
     gc.disable()
     try:
         with Provider() as provider, escapement.init(storage_dir=store) as trace:
