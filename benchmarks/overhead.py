@@ -54,7 +54,7 @@ def side(what: str, kind: str, url: str, folder: str, blocks: str, way: str) -> 
     """One of the two, in a process of its own."""
     live = work.live_client(url)
     client = live if what == "record" else work.floor_client()
-    settings: dict[str, Any] = {"storage_dir": Path(folder), "sealing": "manual"}
+    settings: dict[str, Any] = {"storage_dir": Path(folder), "max_identical_calls": 1000}  # conversations begin alike
 
     def measured(program: work.Small | work.Conversation) -> Callable[[int], float]:
         def block(calls: int) -> float:
@@ -66,14 +66,14 @@ def side(what: str, kind: str, url: str, folder: str, blocks: str, way: str) -> 
     if way == "plain":
         serve(measured(_workload(kind, client)))
     elif what == "record":
-        with escapement.init("benchmark", **settings):
+        with escapement.init("benchmark", sealing="manual", **settings):
             serve(measured(_workload(kind, client)))
     else:
-        with escapement.init("benchmark", **settings) as trace:
+        with escapement.init("benchmark", sealing="manual", **settings) as trace:
             record = measured(_workload(kind, live))
             for _ in range(int(blocks)):
                 record(SHAPES[kind].calls)
-        with escapement.replay(trace.trace_id, storage_dir=Path(folder), strict_replay=True):
+        with escapement.replay(trace.trace_id, strict_replay=True, **settings):
             serve(measured(_workload(kind, client)))
 
 
