@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import escapement
+from benchmarks import work
 from benchmarks.paired import Ratio, compare, serve, sides
 from escapement.store.traces import SpanStore
 
@@ -77,10 +78,6 @@ def streaming(first: float, gaps: list[float]) -> Iterator[str]:
             process.kill()
 
 
-def _client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(api_key="not-needed", base_url=url, max_retries=0)
-
-
 def _ask(client: openai.OpenAI, number: int) -> openai.Stream[object]:
     asked = {"role": "user", "content": f"Question {number}: is all well?"}
     return client.chat.completions.create(model="gpt-4o", messages=[asked], stream=True)  # type: ignore[call-overload, no-any-return]
@@ -95,7 +92,7 @@ def first_chunk(url: str, clock: str, store: Path, rounds: int) -> Ratio:
 
 def side(url: str, clock: str, folder: str, way: str) -> None:
     """One of the two, in a process of its own."""
-    client, now, numbers = _client(url), getattr(time, clock), count()
+    client, now, numbers = work.live_client(url), getattr(time, clock), count()
 
     def measured(calls: int) -> float:
         spent = 0.0
@@ -160,7 +157,7 @@ def main() -> int:
             )  # fmt: skip
     console.print(table)
     wanted = [0.005 + 0.035 * (number % 8) / 7 for number in range(40)]
-    with tempfile.TemporaryDirectory() as folder, streaming(0.02, wanted) as url, _client(url) as client:
+    with tempfile.TemporaryDirectory() as folder, streaming(0.02, wanted) as url, work.live_client(url) as client:
         pairs = gaps(client, Path(folder), rounds)
     apart = [abs(replayed - recorded) for recorded, replayed in pairs]
     kept = sum(off <= max(_GAP_MS, _GAP_SHARE * recorded) for off, (recorded, _) in zip(apart, pairs, strict=True))

@@ -48,7 +48,7 @@ class Call:
     """One request to a model API and its answer, as the user's SDK sees it: retries are inside."""
 
     __slots__ = (
-        "_attempts", "_done", "_exchange", "_left", "_operation", "_raised", "_span", "sdk", "sending", "session",
+        "_attempts", "_done", "_exchange", "_operation", "_raised", "_span", "over", "sdk", "sending", "session",
     )  # fmt: skip
 
     def __init__(self, sdk: str = "") -> None:
@@ -57,10 +57,11 @@ class Call:
         self.session: Session | None = None
         self.sending: object = None
         """The request that a client is just sending for it, where hooks of the program may run meanwhile."""
+        self.over = False
+        """Whether the SDK is done with it. Tasks that were started in it have it in their context for good."""
         self._raised = ""
         self._attempts: list[dict[str, Any]] = []
         self._exchange: Exchange | None = None
-        self._left = False
         self._done = False
 
     def open(self, session: Session, operation: Operation, span: StepSpan) -> None:
@@ -76,11 +77,6 @@ class Call:
         self._exchange = Exchange(self)
         return self._exchange
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing more can be part of it. Tasks that were started in a call still have it when it is over."""
-        return self._left
-
     def attach(self) -> object:
         """Make the call's span the current one, for whatever is instrumented below; undo with `detach`."""
         return otel_context.attach(otel.set_span_in_context(self._span.current()))
@@ -92,14 +88,14 @@ class Call:
         """The SDK is done with the call (a stream may still be running)."""
         if error is not None:
             self._raised = f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}"
-        self._left = True
+        self.over = True
         if self._exchange is not None and self._exchange.ended:
             self._finish(self._exchange)
 
     def ended(self, exchange: Exchange) -> None:
         if self.session is not None:
             self.session.ended(exchange)
-        if self._left and exchange is self._exchange:
+        if self.over and exchange is self._exchange:
             self._finish(exchange)
 
     def _finish(self, exchange: Exchange) -> None:

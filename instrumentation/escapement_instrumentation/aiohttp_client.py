@@ -23,7 +23,7 @@ from escapement.engine.calls import Exchange
 from escapement.store.rows import StepRow
 from escapement.words.http import Headers, Request
 from escapement_instrumentation import failures, readers
-from escapement_instrumentation.asking import Live, Seen, scope_here
+from escapement_instrumentation.asking import Live, Seen, Wire, scope_here
 from escapement_instrumentation.pace import Pace
 from escapement_instrumentation.responses import in_turn, wait_if_cancelled
 
@@ -74,7 +74,7 @@ async def _pass(request: Any, send: Callable[[Any], Awaitable[Any]]) -> Any:
         pace = Pace(seen.session.pace)
         await in_turn(seen.session, outcome)
         return await _rebuild(request, outcome, pace)
-    with Live(seen, outcome):
+    with Live(seen, outcome), Wire():
         response = await send(request)
         _listen(response, outcome)
         return response

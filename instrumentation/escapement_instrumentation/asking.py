@@ -115,7 +115,7 @@ class Wire:
 
 
 def is_live() -> bool:
-    """Whether a `Live` is open here that leaves its `Wire` to another hook."""
+    """Whether a `Live` of a client that runs hooks is open here: what goes to its transport is on the `Wire`."""
     call = _live.get()
     return call is not None and call.sending is not None
 
@@ -130,15 +130,14 @@ class Live:
     """A live exchange under way: its span is current, and what is raised out of it is told.
 
     `sending`: only the request goes out in it; the answer follows in another. `request`: of a client that
-    runs hooks of the program, whose requests are their own; it says itself when it is on the `Wire`.
+    runs hooks of the program meanwhile, whose requests are their own.
     """
 
-    __slots__ = ("_alone", "_call", "_exchange", "_only_sending", "_outer", "_request", "_span", "_wire")
+    __slots__ = ("_alone", "_call", "_exchange", "_only_sending", "_outer", "_request", "_span")
 
     def __init__(self, seen: Seen, exchange: Exchange, *, sending: bool = False, request: object = None) -> None:
         self._only_sending = sending
         self._request = request
-        self._wire = Wire() if request is None else None
         assert seen.call is not None
         self._call = seen.call
         self._alone = not seen.call.sdk
@@ -147,8 +146,6 @@ class Live:
     def __enter__(self) -> None:
         self._call.sending = self._request
         self._outer = _live.set(self._call)
-        if self._wire is not None:
-            self._wire.__enter__()
         self._span = self._call.attach()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
@@ -157,8 +154,6 @@ class Live:
         with suppress(ValueError):
             _live.reset(self._outer)
             self._call.detach(self._span)
-        if self._wire is not None:
-            self._wire.__exit__()
         try:
             if error is not None:
                 self._exchange.fail(error, sending=self._only_sending)

@@ -30,7 +30,7 @@ from escapement.store.rows import StepRow
 from escapement.words import semconv
 from escapement.words.http import Failure, Request
 from escapement_instrumentation import failures, hosts, wire
-from escapement_instrumentation.asking import Address, Live, Seen, scope_here
+from escapement_instrumentation.asking import Address, Live, Seen, Wire, scope_here
 from escapement_instrumentation.pace import Pace
 
 _log = logging.getLogger("escapement")
@@ -155,7 +155,7 @@ def _go(send: Callable[..., Any], connection: Any, asked: _Asked) -> Any:
     if not isinstance(asked.outcome, Exchange):
         del connection.__dict__[_ASKED]
         return send(data)
-    with Live(asked.seen, asked.outcome, sending=True):
+    with Live(asked.seen, asked.outcome, sending=True), Wire():
         return send(data)
 
 
@@ -176,7 +176,7 @@ def _getresponse(wrapped: Callable[..., Any], connection: Any, args: tuple[Any, 
     exchange = asked.outcome
     if exchange is None:
         return wrapped(*args, **kwargs)
-    with Live(asked.seen, exchange):
+    with Live(asked.seen, exchange), Wire():
         response = wrapped(*args, **kwargs)
         _tell(lambda: wire.listen(response, exchange))
     return response

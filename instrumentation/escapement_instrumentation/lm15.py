@@ -18,7 +18,7 @@ from escapement.engine.patching import Patch
 from escapement.store.rows import StepRow
 from escapement.words.http import Failure, Request
 from escapement_instrumentation import failures
-from escapement_instrumentation.asking import Address, Live, Seen, scope_here
+from escapement_instrumentation.asking import Address, Live, Seen, Wire, scope_here
 from escapement_instrumentation.pace import Pace
 from escapement_instrumentation.responses import Listening, Served, in_turn, wait_if_cancelled
 
@@ -50,7 +50,7 @@ def _stream(library: ModuleType) -> Callable[..., Any]:
             if not outcome.has_response:
                 pace.wait(outcome.elapsed)
             return _rebuild(library, library.TransportResponse, outcome, pace, _nothing_to_release)
-        with Live(seen, outcome):
+        with Live(seen, outcome), Wire():
             return _listen(wrapped(*args, **kwargs), outcome)
 
     return stream
@@ -70,7 +70,7 @@ def _stream_async(library: ModuleType) -> Callable[..., Any]:
                 await pace.wait_async(outcome.elapsed)
             await in_turn(seen.session, outcome)
             return _rebuild(library, library.AsyncTransportResponse, outcome, pace, _nothing_to_release_async)
-        with Live(seen, outcome):
+        with Live(seen, outcome), Wire():
             return _listen(await wrapped(*args, **kwargs), outcome)
 
     return stream

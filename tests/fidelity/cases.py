@@ -86,7 +86,12 @@ def is_async(client: Any) -> bool:
 
 def http_library(client: Any) -> ModuleType:
     """The HTTP library that the client's SDK makes its own clients with."""
-    base = SDKS[type(client).__module__.partition(".")[0]]._base_client
+    return library_of(type(client).__module__.partition(".")[0])
+
+
+def library_of(sdk: str) -> ModuleType:
+    """The HTTP library that an SDK makes its own clients with."""
+    base = SDKS[sdk]._base_client
     library: ModuleType = getattr(base, "httpx2", None) or base.httpx
     return library
 

@@ -26,7 +26,7 @@ import pytest
 
 import escapement
 from escapement.store.traces import SpanStore
-from tests.fidelity.cases import ASYNC, SYNC, http_library
+from tests.fidelity.cases import ASYNC, SYNC, library_of
 from tests.fidelity.cases import client as client_of
 from tests.fidelity.openai_cases import CHAT, USER
 from tests.provider import Provider
@@ -549,8 +549,8 @@ def test_the_quicker_of_two_wins_again(store: Path) -> None:
 def test_calls_that_are_made_within_a_call(sdk: str, kind: str, event: str, when: str, store: Path) -> None:
     """Hooks of the program run in the middle of a call, and what they start keeps the context of that: its calls are its
     own, whether the one that it was started in is under way or over."""
-    library: Any = http_library(client_of("openai", SYNC, "http://127.0.0.1")) if sdk == "openai" else httpx
-    cohere = pytest.importorskip("cohere") if sdk == "cohere" else None
+    library: Any = library_of("openai") if sdk == "openai" else httpx
+    cohere: Any = pytest.importorskip("cohere") if sdk == "cohere" else None
 
     async def program(url: str) -> Answers:
         within: list[Any] = []
@@ -576,7 +576,6 @@ def test_calls_that_are_made_within_a_call(sdk: str, kind: str, event: str, when
             if sdk == "openai":
                 client: Any = openai.AsyncOpenAI(api_key="k", base_url=f"{url}/v1", http_client=web)
             else:
-                assert cohere is not None
                 client = cohere.AsyncClientV2(api_key="k", base_url=url, httpx_client=web)
 
             async def call() -> str:
@@ -606,8 +605,7 @@ def test_calls_that_are_made_within_a_call_of_a_thread(store: Path) -> None:
                 within.append("")
                 within[0] = ask_now(client)
 
-        library = http_library(client_of("openai", SYNC, "http://127.0.0.1"))
-        with library.Client(event_hooks={"request": [hook]}) as web:
+        with library_of("openai").Client(event_hooks={"request": [hook]}) as web:
             client = openai.OpenAI(api_key="k", base_url=f"{url}/v1", http_client=web)
             return [ask_now(client), within[0], ask_now(client)]
 

@@ -17,7 +17,7 @@ from tests.fidelity import (  # noqa: F401  # their cases
     openai_cases,
     openai_surface_cases,
 )
-from tests.fidelity.cases import ASYNC, CASES, SYNC, Case, client, drive, entered, http_library
+from tests.fidelity.cases import ASYNC, CASES, SYNC, Case, client, drive, entered, library_of
 from tests.fidelity.snapshot import differences, snapshot
 from tests.provider import Provider
 
@@ -159,8 +159,7 @@ def test_bytes_downloaded(model: str, stream: bool, store: Path) -> None:
 @pytest.mark.parametrize("status", [200, 404, 529])
 def test_an_answer_without_a_reason_phrase(status: int, store: Path) -> None:
     """As HTTP/2 has none; the HTTP client then gives the usual one."""
-    with client("openai", SYNC, "http://127.0.0.1") as probe:
-        library = http_library(probe)
+    library: Any = library_of("openai")
     answers = library.MockTransport(lambda request: library.Response(status, json={}))
 
     def program(transport: Any) -> str:
@@ -187,8 +186,7 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_failures_that_are_made_of_more_than_a_message(name: str, store: Path) -> None:
     """What cannot be made again just so says what it was; it is never another failure, of the replay's own."""
-    with client("openai", SYNC, "http://127.0.0.1") as probe:
-        library = http_library(probe)
+    library: Any = library_of("openai")
     failure, wrapped = FAILURES[name]
 
     def fail(request: Any) -> Any:

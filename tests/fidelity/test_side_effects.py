@@ -20,7 +20,7 @@ from escapement.engine import redaction
 from escapement.engine.calls import Exchange
 from escapement.engine.spans import StepSpan
 from tests.fidelity.anthropic_cases import ASK
-from tests.fidelity.cases import ASYNC, SYNC, client, drive, each, entered, http_library, settle
+from tests.fidelity.cases import ASYNC, SYNC, client, drive, each, entered, library_of, settle
 from tests.fidelity.openai_cases import CHAT, USER
 from tests.fidelity.snapshot import differences, snapshot
 from tests.provider import Provider
@@ -147,7 +147,7 @@ def test_a_call_leaves_nothing_to_the_garbage_collector(sdk: str, mode: str, pro
     def held() -> list[object]:
         return [one for one in gc.get_objects() if type(one) in (Exchange, StepSpan)]  # `isinstance` asks dead proxies
 
-    if program.startswith("streamed") and http_library(client(sdk, mode, "http://127.0.0.1")) is httpx:
+    if program.startswith("streamed") and library_of(sdk) is httpx:
         pytest.skip("a streamed response of httpx knows itself, so it waits for the garbage collector without us, too")
     gc.collect()
     before = {id(one) for one in held()}  # by the traceback of a test that failed
