@@ -51,7 +51,7 @@ def batch() -> bytes:
             values |= {"gen_ai.input.messages": said, "gen_ai.output.messages": said.replace("user", "assistant")}
         for key, value in values.items():
             span.attributes.add(key=key).value.string_value = value
-    return request.SerializeToString()
+    return bytes(request.SerializeToString())
 
 
 def main() -> None:

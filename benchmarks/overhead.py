@@ -24,21 +24,30 @@ from benchmarks.paired import Ratio, compare, cpu, serve, sides
 
 
 class Shape(NamedTuple):
-    """How a kind of work is measured: in blocks of `calls`, after `warm` of them that do not count."""
+    """How a kind of work is measured: in blocks of `calls`, after `warm` of them that do not count. Nor do the first
+    `lead` calls of each block: a conversation that is long when it begins is new once, and an agent's never is."""
 
     calls: int
     rounds: int
     warm: int
+    lead: int = 0
 
 
-SHAPES = {"small": Shape(40, 64, 4), "grown": Shape(10, 24, 6), "grow": Shape(50, 8, 2)}
+SHAPES = {
+    "small": Shape(40, 64, 4),
+    "grown": Shape(10, 24, 6, lead=2),
+    "grow": Shape(50, 8, 2),
+    "long": Shape(4, 8, 1, lead=1),
+}
 
 
 def _workload(kind: str, client: openai.OpenAI) -> work.Small | work.Conversation:
-    """small: short messages; grown: a conversation from 200 KB on; grow: 50 calls that take one there from nothing."""
+    """small: short messages; grown: a conversation from 200 KB on; grow: 50 calls that take one there from nothing;
+    long: one at its 1,000th step, of 2,000 messages and 1.2 MB."""
     if kind == "small":
         return work.Small(client)
-    return work.Conversation(client, {"grown": 100, "grow": 0}[kind])
+    start, size = {"grown": (100, 2000), "grow": (0, 2000), "long": (2000, 600)}[kind]
+    return work.Conversation(client, start, size)
 
 
 def paired(what: str, kind: str, url: str, store: Path, quick: bool) -> Ratio:
@@ -59,6 +68,7 @@ def side(what: str, kind: str, url: str, folder: str, blocks: str, way: str) -> 
     def measured(program: work.Small | work.Conversation) -> Callable[[int], float]:
         def block(calls: int) -> float:
             program.restart()
+            cpu(program, SHAPES[kind].lead)
             return cpu(program, calls)
 
         return block

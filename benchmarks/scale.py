@@ -136,7 +136,9 @@ def fill(root: Path, spans: int, *, payload: bool, steps: int = LONG) -> str:
         for name, select, rows in ((schema.PARTS, _PARTS, columns.parts), (schema.SPANS, _SPANS, columns.rows)):
             made = []
             if payload or name == schema.SPANS:
-                made.append(_of_schema(name, duckdb.sql(select.format(source=source, **made_of)).to_arrow_table()))
+                found = duckdb.sql(select.format(source=source, **made_of))
+                assert found is not None  # it is where a statement gives no rows
+                made.append(_of_schema(name, found.to_arrow_table()))
             if last == spans:
                 made.append(tables.arrow(name, rows(long)))
             if made:

@@ -19,6 +19,7 @@ from itertools import count, pairwise
 from pathlib import Path
 
 import openai
+from openai.types.chat import ChatCompletionChunk
 from rich.console import Console
 from rich.table import Table
 
@@ -78,9 +79,9 @@ def streaming(first: float, gaps: list[float]) -> Iterator[str]:
             process.kill()
 
 
-def _ask(client: openai.OpenAI, number: int) -> openai.Stream[object]:
-    asked = {"role": "user", "content": f"Question {number}: is all well?"}
-    return client.chat.completions.create(model="gpt-4o", messages=[asked], stream=True)  # type: ignore[call-overload, no-any-return]
+def _ask(client: openai.OpenAI, number: int) -> openai.Stream[ChatCompletionChunk]:
+    asked = f"Question {number}: is all well?"
+    return client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": asked}], stream=True)
 
 
 def first_chunk(url: str, clock: str, store: Path, rounds: int) -> Ratio:
