@@ -89,7 +89,7 @@ bench-counts: $(VENV)/dev
 	$(BIN)/python -m benchmarks.counts
 
 branches: $(VENV)/dev
-	REPLAYS=100 $(BIN)/python -m pytest -s tests/fidelity/test_branches.py -k keep_their_answers
+	REPLAYS=100 $(BIN)/python -m pytest -s tests/fidelity/test_branches.py tests/fidelity/test_event_loops.py -k keep_their_answers
 
 bench-store: $(VENV)/dev
 	$(BIN)/python -m benchmarks.growth

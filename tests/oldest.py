@@ -28,7 +28,10 @@ PAIRS = (
     ("openai==2.0.0", "anthropic==0.125.0", *LOWEST),  # the oldest openai; the last anthropic on httpx
     ("openai==2.54.0", "anthropic==1.17.0"),  # the last openai on httpx
 )
-BESIDE = ("pytest", "pytest-xdist", "hypothesis", "httpx2", "httpx", "pydantic", "boto3", "google-auth")
+BESIDE = (
+    *("pytest", "pytest-xdist", "hypothesis", "httpx2", "httpx", "pydantic", "boto3", "google-auth"),
+    *("uvloop", "trio", "gevent"),
+)
 SUITES = (
     "tests/fidelity",
     "tests/test_cli.py",

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import wrapt
 
-from escapement.engine.patching import Patch
+from escapement.engine.patching import Hook
 
 _log = logging.getLogger("escapement")
 
@@ -17,10 +17,10 @@ _log = logging.getLogger("escapement")
 class ModuleHooks:
     """Patches of one module: put on at once where it is imported, else when it is, as long as they are wanted."""
 
-    def __init__(self, module: str, patches: Callable[[ModuleType], Sequence[Patch]]) -> None:
+    def __init__(self, module: str, patches: Callable[[ModuleType], Sequence[Hook]]) -> None:
         self._module = module
         self._make = patches
-        self._patches: Sequence[Patch] = ()
+        self._patches: Sequence[Hook] = ()
         self._wanted = False
         self._waiting = False
 

@@ -3,25 +3,16 @@
 A lane is named by how it came to be: `main`, `main/research[0]` for the first task (or thread, or pool job) that ran
 `research`, and so on down. The name does not depend on timing, so the same branch has the same name in a replay, and
 identical requests made at the same time find their own answers. Children are counted per name, so that tasks which
-only the network stack starts (and a replay does not) leave the others' names alone.
-
-asyncio hands context variables on to tasks; threads and pools do not before Python 3.14. So while a run is open, task
-creation, `Thread.start` and `ThreadPoolExecutor.submit` are wrapped to hand the scope on.
+only the network stack starts (and a replay does not) leave the others' names alone. Where branches begin: `branches`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-import functools
 import itertools
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
-
-from escapement.engine.patching import Patch
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from escapement.engine.family import Membership
@@ -110,7 +101,7 @@ def within(scope: Scope) -> Iterator[None]:
         _scope.reset(token)
 
 
-def _branch_off(context: Context, child: Scope) -> None:
+def branch_off(context: Context, child: Scope) -> None:
     """Make `child` the scope of a context that a new branch will run in.
 
     A context with an open scope other than ours keeps it: it is a branch that goes on. asyncio.Runner and
@@ -120,102 +111,3 @@ def _branch_off(context: Context, child: Scope) -> None:
     if theirs is None or theirs is _still_open(_scope.get()):
         with suppress(RuntimeError):  # the very context that we are in: one for all has one lane for all
             context.run(_scope.set, child)
-
-
-def _unwrapped(target: Any) -> Any:
-    while isinstance(target, functools.partial):
-        target = target.func
-    return target
-
-
-def _inner(function: Any, arguments: Sequence[Any]) -> Any:
-    """What `context.run` (or a partial of it) will call."""
-    given = (*function.args, *arguments) if isinstance(function, functools.partial) else arguments
-    return given[0] if given else None
-
-
-def branch_name(target: Any) -> str:
-    """What a branch that runs `target` is called."""
-    target = _unwrapped(target)
-    name = getattr(target, "__qualname__", None) or type(target).__name__
-    return str(name).rpartition(".")[2]
-
-
-def _create_task(wrapped: Callable[..., Any], loop: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    scope = current()
-    if scope is None:
-        return wrapped(*args, **kwargs)
-    target = args[0] if args else kwargs.get("coro")
-    context = kwargs.get("context")
-    if context is not None:
-        _branch_off(context, scope.child(branch_name(target)))
-        return wrapped(*args, **kwargs)
-    # The new task copies the current context, whatever task factory makes it.
-    token = _scope.set(scope.child(branch_name(target)))
-    try:
-        return wrapped(*args, **kwargs)
-    finally:
-        _scope.reset(token)
-
-
-def _start_thread(wrapped: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    scope = current()
-    if scope is None:
-        return wrapped(*args, **kwargs)
-    target = getattr(thread, "_target", None)
-    context = getattr(_unwrapped(target), "__self__", None)
-    if isinstance(context, Context):
-        _branch_off(context, scope.child(branch_name(_inner(target, getattr(thread, "_args", ())))))
-        return wrapped(*args, **kwargs)
-    child = scope.child(branch_name(target if target is not None else type(thread)))
-    original = thread.run
-    replaced = thread.__dict__.get("run")
-
-    def run() -> None:
-        if replaced is not None:
-            thread.run = replaced
-        else:
-            del thread.run
-        _scope.set(child)
-        original()
-
-    thread.run = run
-    return wrapped(*args, **kwargs)
-
-
-def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    scope = current()
-    if scope is None or not args:
-        return wrapped(*args, **kwargs)
-    function, *rest = args
-    context = getattr(_unwrapped(function), "__self__", None)
-    if isinstance(context, Context):  # context.run(target): how contexts are handed on by hand
-        _branch_off(context, scope.child(branch_name(_inner(function, rest))))
-        return wrapped(*args, **kwargs)
-    child = scope.child(branch_name(function))
-
-    def run(*arguments: Any, **keywords: Any) -> Any:
-        token = _scope.set(child)
-        try:
-            return function(*arguments, **keywords)
-        finally:
-            _scope.reset(token)
-
-    return wrapped(run, *rest, **kwargs)
-
-
-_patches = (
-    Patch(asyncio.BaseEventLoop, "create_task", _create_task),
-    Patch(threading.Thread, "start", _start_thread),
-    Patch(concurrent.futures.ThreadPoolExecutor, "submit", _submit),
-)
-
-
-def install() -> None:
-    for patch in _patches:
-        patch.apply()
-
-
-def remove() -> None:
-    for patch in _patches:
-        patch.remove()

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import wrapt
 
 Wrapper = Callable[[Callable[..., Any], Any, tuple[Any, ...], dict[str, Any]], Any]
 """wrapt's form: the wrapped callable (bound), its instance, positional and keyword arguments."""
+
+
+class Hook(Protocol):
+    """Something that is put on and taken off again."""
+
+    def apply(self) -> None: ...
+
+    def remove(self) -> None: ...
 
 
 class Patch:

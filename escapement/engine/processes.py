@@ -16,9 +16,10 @@ from types import ModuleType
 from typing import Any
 
 from escapement.engine import lanes
+from escapement.engine.branches import branch_name
 from escapement.engine.family import LANE, VARIABLE, Membership, command_name
 from escapement.engine.hooks import ModuleHooks
-from escapement.engine.lanes import Scope, branch_name
+from escapement.engine.lanes import Scope
 from escapement.engine.patching import Patch
 
 _meant: ContextVar[Scope | None] = ContextVar("escapement_meant", default=None)

@@ -6,7 +6,6 @@ traces. When the last one ends, all of it is taken off again.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import os
@@ -19,7 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import Any
 
-from escapement.engine import lanes, processes, telemetry
+from escapement.engine import branches, event_loop, lanes, processes, telemetry
 from escapement.engine.lanes import Scope
 from escapement.engine.session import Session
 from escapement.words.errors import ConfigError
@@ -94,10 +93,7 @@ def current() -> Session | None:
 
 
 def _here() -> tuple[int, int]:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
+    task = event_loop.task()
     return threading.get_ident(), id(task) if task is not None else 0
 
 
@@ -147,7 +143,7 @@ def _package(point: EntryPoint) -> str:
 
 def _switch_on(wanted: Iterable[EntryPoint]) -> None:
     if len(_open) == 1:
-        lanes.install()
+        branches.install()
         processes.install()
         _hook_exit()
     for point in wanted:
@@ -170,7 +166,7 @@ def _switch_off() -> None:
         instrumentor = _instrumented.pop()
         if instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()
-    lanes.remove()
+    branches.remove()
     processes.remove()
     telemetry.step_back()
     _unhook_exit()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable
+
+from escapement.engine import event_loop
 
 
 class Pace:
@@ -24,17 +24,7 @@ class Pace:
     async def wait_async(self, after: int) -> None:
         """The same without keeping others waiting, whatever event loop it is."""
         if self._factor and (left := self._left(after)) > 0:
-            await _sleep(left)
+            await event_loop.sleep(left)
 
     def _left(self, after: int) -> float:
         return self._began + after / 1e9 * self._factor - time.perf_counter()
-
-
-def _sleep(seconds: float) -> Awaitable[None]:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        import anyio  # only clients that stand on it know other event loops
-
-        return anyio.sleep(seconds)
-    return asyncio.sleep(seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import datetime
 import logging
@@ -17,7 +16,7 @@ from itertools import count
 from types import ModuleType
 from typing import Any
 
-from escapement.engine import divergence
+from escapement.engine import divergence, event_loop
 from escapement.engine.calls import Call, Decode, Exchange
 from escapement.engine.session import Session
 from escapement.providers.sse import is_finished
@@ -178,16 +177,14 @@ one). A step that does not come is not waited for again."""
 
 async def in_turn(session: Session, step: StepRow) -> None:
     """Answer in the recorded order: let concurrent tasks get the answers first that came first."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        session.hand_out(step)  # another event loop (trio), which is not told apart
+    if event_loop.library() is None:  # nothing that is known: nothing to wait with
+        session.hand_out(step)
         return
     try:
         while (earlier := session.comes_before(step)) is not None:
             until = time.perf_counter() + _PATIENCE
             for round in count():
-                await asyncio.sleep(0)
+                await event_loop.sleep(0)
                 if session.comes_before(step) is not earlier:
                     break
                 if round >= _ROUNDS and time.perf_counter() >= until:
@@ -269,8 +266,8 @@ def _what_was_raised(library: ModuleType, step: StepRow, request: Any, call: Cal
 
 async def wait_if_cancelled(failure: Failure | None) -> None:
     """The recorded program cancelled here, while it waited: so wait, until it does so again."""
-    if failure is not None and failure.type == "CancelledError":
-        await asyncio.get_running_loop().create_future()
+    if failure is not None and failure.type in ("CancelledError", "Cancelled"):  # asyncio's, and trio's
+        await event_loop.forever()
 
 
 _ERRNO = re.compile(r"\[Errno (-?\d+)\] (.*)", re.DOTALL)  # how an OSError shows its number and text

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -59,7 +59,7 @@ def pause() -> float:
 
 async def ask(client: openai.AsyncOpenAI) -> str:
     """The same request, whoever asks; the answer's id."""
-    await asyncio.sleep(pause())
+    await anyio.sleep(pause())
     return (await client.chat.completions.create(**CHAT)).id
 
 
@@ -375,9 +375,8 @@ def replay_of(trace: escapement.Trace, store: Path) -> escapement.Trace:
     return escapement.replay(trace.trace_id, strict_replay=True, storage_dir=store, loop_detection_enabled=False)
 
 
-@pytest.mark.parametrize("name", ASYNC_PROGRAMS)
-def test_async_branches_keep_their_answers(name: str, store: Path) -> None:
-    program = ASYNC_PROGRAMS[name]
+def keeps_its_answers(program: AsyncProgram, run: Callable[[Coroutine[Any, Any, Any]], Any], store: Path) -> None:
+    """Record a program in an event loop (`run`), and replay it in that kind of loop as often as is wanted."""
 
     async def record(url: str) -> tuple[escapement.Trace, Answers]:
         async with client_of("openai", ASYNC, url) as made, recording(store) as trace:
@@ -393,14 +392,20 @@ def test_async_branches_keep_their_answers(name: str, store: Path) -> None:
         return replays
 
     with Provider() as provider:
-        trace, live = asyncio.run(record(provider.base_url))
-    assert len(set(flat(live))) == trace.steps or name == "streams"
-    replays = asyncio.run(replay(provider.base_url, trace))
+        trace, live = run(record(provider.base_url))
+    assert len(set(flat(live))) == trace.steps or program is streams
+    replays = run(replay(provider.base_url, trace))
     print(
-        f"\n{name}: {replays.count(live)} of {REPLAYS} replays of {trace.steps} calls gave each branch its own answers"
+        f"\n{program.__name__} ({run.__module__.partition('.')[0]}): {replays.count(live)} of {REPLAYS} replays of "
+        f"{trace.steps} calls gave each branch its own answers"
     )
     assert replays == [live] * REPLAYS
     assert provider.count == trace.steps
+
+
+@pytest.mark.parametrize("name", ASYNC_PROGRAMS)
+def test_async_branches_keep_their_answers(name: str, store: Path) -> None:
+    keeps_its_answers(ASYNC_PROGRAMS[name], asyncio.run, store)
 
 
 @pytest.mark.parametrize("name", SYNC_PROGRAMS)
