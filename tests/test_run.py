@@ -299,8 +299,16 @@ def test_switched_off(shell: Shell) -> None:
 def test_a_command_in_which_nothing_can_be_seen_is_told(shell: Shell, command: Sequence[str]) -> None:
     done = shell("run", "--", *command)
     assert (done.returncode, done.stdout, "no model call was seen" in done.stderr) == (0, "hello\n", True)
-    replayed = shell("replay", "@last", "--", *command)
-    assert "was NOT replayed" in replayed.stderr
+    replayed = shell("replay", "--strict", "@last", "--", *command)  # of no steps
+    assert (replayed.returncode, "was NOT replayed" in replayed.stderr) == (0, True)
+
+
+def test_a_strict_replay_in_which_nothing_can_be_seen_has_failed(shell: Shell) -> None:
+    shell.agent("print(ask('one'))")
+    shell("run", "--", *PYTHON)
+    unseen = [sys.executable, "-I", "-c", "print('hello')"]
+    codes = [shell("replay", *strict, "@last", "--", *unseen).returncode for strict in ([], ["--strict"])]
+    assert codes == [0, 1]
 
 
 def test_a_python_without_escapement_is_recorded_as_nothing_and_never_replayed(shell: Shell) -> None:

@@ -93,7 +93,8 @@ def _replay(
         print(orjson.dumps(_document(outcome, replayed.steps)).decode(), file=sys.stderr)
     else:
         _say(quiet, _replayed(outcome, settings, replayed.member.name, replayed.steps))
-    raise typer.Exit(outcome.code)
+    unseen = settings.strict_replay and not outcome.joined and replayed.steps > 0
+    raise typer.Exit(outcome.code or int(unseen))  # what it did instead, nobody knows
 
 
 # -- the line at the end ---------------------------------------------------------------------------------------------
