@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from escapement.engine import processes, runs, sources
+from escapement.engine import lanes, processes, runs, sources
 from escapement.engine.family import Family, Membership
 from escapement.engine.lanes import Scope
 from escapement.engine.session import Session
@@ -27,12 +29,36 @@ def at_start() -> None:
 def admit(member: Membership) -> None:
     """In a process that its parent gave a lane; it may have joined at its start, or been forked from one that had."""
     try:
-        session = runs.current()
-        if session is None or session.family is None or str(session.family.folder) != member.folder:
-            session = _join(member, Family(Path(member.folder)))
+        session = runs.shared().get(member.folder) or _join(member, Family(Path(member.folder)))
         processes.take(Scope(session, member.lane))
     except Exception as error:
         failed(error, member)
+
+
+@contextmanager
+def errand(member: Membership) -> Iterator[None]:
+    """In a worker of a pool: a job of this run. What the worker does between two jobs belongs to none.
+
+    Where a recording cannot be taken part in, the job is done all the same. Raises what a replay cannot be for.
+    """
+    session = runs.shared().get(member.folder)
+    if session is None:
+        lanes.forget()  # or it would be a run within the run that the worker was started in
+        try:
+            session = _join(member, Family(Path(member.folder)))
+            for folder, run in runs.shared().items():
+                if not os.path.exists(folder):  # that one is over, and the pool is still there
+                    runs.retire(run)
+        except Exception as error:
+            if member.replays:
+                raise
+            failed(error, member)
+    lanes.forget()
+    if session is None:
+        yield
+        return
+    with lanes.within(Scope(session, member.lane)):
+        yield
 
 
 def _join(member: Membership, family: Family) -> Session:

@@ -91,6 +91,12 @@ def leave(scope: Scope) -> None:
         _scope.set(scope.outer)
 
 
+def forget() -> None:
+    """Be in no scope here, nor anywhere in this process where none was entered."""
+    set_process(None)
+    _scope.set(None)
+
+
 @contextmanager
 def within(scope: Scope) -> Iterator[None]:
     """Run a block in `scope`."""

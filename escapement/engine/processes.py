@@ -3,7 +3,7 @@
 `os.fork()` takes everything along, so the child only has to be given a lane. A `multiprocessing.Process` carries a
 ticket, which opens the run when the child unpickles it (spawn, forkserver). A subprocess finds the run in its
 environment. What is given to a pool of processes is a branch of its own, as in a pool of threads: which worker
-takes it is chance.
+takes it is chance. It takes its run along, because a pool may be older than the run, and is often there after it.
 """
 
 from __future__ import annotations
@@ -90,23 +90,49 @@ def _start(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwa
 
 
 class Job:
-    """What is given to a pool of processes, with the lane that it is a branch of."""
+    """What is given to a pool of threads, as the branch that it is."""
 
-    __slots__ = ("_function", "_lane")
+    __slots__ = ("_function", "_scope")
 
-    def __init__(self, function: Callable[..., Any], lane: str) -> None:
+    def __init__(self, function: Callable[..., Any], scope: Scope) -> None:
         self._function = function
-        self._lane = lane
-
-    def __reduce__(self) -> tuple[type[Job], tuple[Callable[..., Any], str]]:
-        return Job, (self._function, self._lane)
+        self._scope = scope
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        scope = lanes.current()
-        if scope is None:
+        with lanes.within(self._scope):
             return self._function(*args, **kwargs)
-        with lanes.within(Scope(scope.run, self._lane, scope.outer)):
+
+
+class Errand:
+    """What is given to a pool of processes: it belongs to this run, whichever the worker was started in."""
+
+    __slots__ = ("_function", "_member")
+
+    def __init__(self, function: Callable[..., Any], member: str) -> None:
+        self._function = function
+        self._member = member
+
+    def __reduce__(self) -> tuple[type[Errand], tuple[Callable[..., Any], str]]:
+        return Errand, (self._function, self._member)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from escapement.engine import joining  # it knows sessions, which know of us
+
+        with joining.errand(Membership.of_text(self._member)):
             return self._function(*args, **kwargs)
+
+
+def _branch(pool: Any, function: Callable[..., Any], scope: Scope) -> Callable[..., Any]:
+    """A function that a pool is given, as a branch. Raises ConfigError where the run reaches no other process."""
+    if isinstance(pool, _pools_of_threads()):
+        return Job(function, scope)
+    member = scope.run.membership(scope.lane)
+    return Errand(function, member.to_text()) if member is not None else function
+
+
+def _pools_of_threads() -> tuple[type, ...]:
+    module = sys.modules.get("multiprocessing.pool")
+    return (module.ThreadPool,) if module is not None else ()
 
 
 def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -115,7 +141,7 @@ def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwarg
     if scope is None or not args:
         return wrapped(*args, **kwargs)
     function, *rest = args
-    return wrapped(Job(function, scope.child(branch_name(function)).lane), *rest, **kwargs)
+    return wrapped(_branch(pool, function, scope.child(branch_name(function))), *rest, **kwargs)
 
 
 def _generate(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -123,12 +149,12 @@ def _generate(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwa
     scope = lanes.current()
     if scope is None:
         return wrapped(*args, **kwargs)
-    return _branches(wrapped(*args, **kwargs), scope.child("map").lane)
+    return _branches(pool, wrapped(*args, **kwargs), scope.child("map"))
 
 
-def _branches(tasks: Iterator[tuple[Any, ...]], lane: str) -> Iterator[tuple[Any, ...]]:
+def _branches(pool: Any, tasks: Iterator[tuple[Any, ...]], scope: Scope) -> Iterator[tuple[Any, ...]]:
     for job, number, function, *rest in tasks:
-        yield (job, number, Job(function, f"{lane}/job[{number}]"), *rest)
+        yield (job, number, _branch(pool, function, scope.child("job")), *rest)
 
 
 # -- subprocesses ----------------------------------------------------------------------------------------------------
@@ -180,6 +206,8 @@ _hooks = (
     ModuleHooks("multiprocessing.process", _of_processes),
     ModuleHooks("multiprocessing.pool", _of_pools),
     ModuleHooks("concurrent.futures.process", _of_executors),
+    ModuleHooks("loky.process_executor", _of_executors),
+    ModuleHooks("joblib.externals.loky.process_executor", _of_executors),
     ModuleHooks("subprocess", _of_subprocesses),
 )
 

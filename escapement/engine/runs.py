@@ -86,6 +86,18 @@ def stop(session: Session, error: BaseException | None = None) -> None:
             _switch_off()
 
 
+def shared() -> dict[str, Session]:
+    """The open runs that other processes take part in, too, by the folder that they share."""
+    return {str(session.family.folder): session for session in _open if session.family is not None}
+
+
+def retire(session: Session) -> None:
+    """End what this process does in a run that another one has ended."""
+    session.close()
+    with _lock:
+        _open.remove(session)
+
+
 def current() -> Session | None:
     """The session that a call made here would belong to."""
     scope = lanes.current()
