@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from escapement.engine import lanes, processes, runs, sources
-from escapement.engine.family import Family, Membership
+from escapement.engine.family import VARIABLE, Family, Membership
 from escapement.engine.lanes import Scope
 from escapement.engine.session import Session
 from escapement.words.config import Settings, resolve
@@ -37,7 +37,7 @@ def admit(member: Membership) -> None:
 
 @contextmanager
 def errand(member: Membership) -> Iterator[None]:
-    """In a worker of a pool: a job of this run. What the worker does between two jobs belongs to none.
+    """In a worker of a pool: a job of this run. What it does between two jobs belongs to none, or to that of a command.
 
     Where a recording cannot be taken part in, the job is done all the same. Raises what a replay cannot be for.
     """
@@ -53,7 +53,8 @@ def errand(member: Membership) -> Iterator[None]:
             if member.replays:
                 raise
             failed(error, member)
-    lanes.forget()
+    if VARIABLE not in os.environ:
+        lanes.forget()
     if session is None:
         yield
         return
