@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import openai
 import pytest
 
+import escapement
 from escapement.store.traces import SpanStore
+from tests.conftest import ask
 from tests.provider import Provider
 
 ROOT = Path(__file__).parent.parent
@@ -137,3 +143,22 @@ def test_a_job_belongs_to_the_run_that_it_was_given_in(kind: str, method: str, w
     for trace, answers in ((first, recorded), (second, new)):
         kept = [json.loads(step.body())["id"] for step in store.load(trace).steps]
         assert sorted(kept) == sorted(answer for pair in answers for answer in pair)
+
+
+def test_edits_reach_no_pool_of_processes(client: openai.OpenAI, provider: Provider) -> None:
+    """The mistake is told where it is made; a pool whose own thread met it would never come back."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool, concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        with escapement.init() as trace:
+            ask(client, "one")
+        with escapement.replay(trace.trace_id, edits={1: "another answer"}):
+            for give in (pool.map, pool.imap, pool.imap_unordered, executor.map):
+                with pytest.raises(escapement.ConfigError, match="edits reach no other process"):
+                    list(give(len, [[], []]))
+            for submit in (lambda: pool.apply_async(len, ([],)), lambda: executor.submit(len, [])):
+                with pytest.raises(escapement.ConfigError, match="edits reach no other process"):
+                    submit()
+            with ThreadPool(1) as threads:
+                assert threads.map(lambda text: ask(client, text), ["one"]) == ["another answer"]
+        assert pool.map(len, [[], [1]]) == list(executor.map(len, [[], [1]])) == [0, 1]
+    assert provider.count == 1

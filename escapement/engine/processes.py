@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -122,17 +123,18 @@ class Errand:
             return self._function(*args, **kwargs)
 
 
-def _branch(pool: Any, function: Callable[..., Any], scope: Scope) -> Callable[..., Any]:
-    """A function that a pool is given, as a branch. Raises ConfigError where the run reaches no other process."""
-    if isinstance(pool, _pools_of_threads()):
-        return Job(function, scope)
+def _branches(pool: Any, scope: Scope) -> Callable[[Callable[..., Any], Scope], Callable[..., Any]]:
+    """What makes branches of the functions that a pool is given, in the run of `scope`.
+
+    Raises ConfigError where the run reaches no other process.
+    """
+    threads = sys.modules.get("multiprocessing.pool")
+    if threads is not None and isinstance(pool, threads.ThreadPool):
+        return Job
     member = scope.run.membership(scope.lane)
-    return Errand(function, member.to_text()) if member is not None else function
-
-
-def _pools_of_threads() -> tuple[type, ...]:
-    module = sys.modules.get("multiprocessing.pool")
-    return (module.ThreadPool,) if module is not None else ()
+    if member is None:
+        return lambda function, scope: function
+    return lambda function, scope: Errand(function, replace(member, lane=scope.lane).to_text())
 
 
 def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -141,7 +143,7 @@ def _submit(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwarg
     if scope is None or not args:
         return wrapped(*args, **kwargs)
     function, *rest = args
-    return wrapped(_branch(pool, function, scope.child(branch_name(function))), *rest, **kwargs)
+    return wrapped(_branches(pool, scope)(function, scope.child(branch_name(function))), *rest, **kwargs)
 
 
 def _generate(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -149,12 +151,12 @@ def _generate(wrapped: Callable[..., Any], pool: Any, args: tuple[Any, ...], kwa
     scope = lanes.current()
     if scope is None:
         return wrapped(*args, **kwargs)
-    return _branches(pool, wrapped(*args, **kwargs), scope.child("map"))
-
-
-def _branches(pool: Any, tasks: Iterator[tuple[Any, ...]], scope: Scope) -> Iterator[tuple[Any, ...]]:
-    for job, number, function, *rest in tasks:
-        yield (job, number, _branch(pool, function, scope.child("job")), *rest)
+    # What can go wrong goes wrong here: the pool's own thread, which takes the parts, does not get over an exception.
+    branch, around = _branches(pool, scope), scope.child("map")
+    return (
+        (job, number, branch(function, around.child("job")), *rest)
+        for job, number, function, *rest in wrapped(*args, **kwargs)
+    )
 
 
 # -- subprocesses ----------------------------------------------------------------------------------------------------
