@@ -19,8 +19,6 @@ from escapement.store.traces import SpanStore
 from tests.conftest import ask
 from tests.provider import Provider
 
-ROOT = Path(__file__).parent.parent
-
 MODEL = """
 import openai
 
@@ -33,7 +31,6 @@ def ask(url, number):
 # Says how each part of it went: what the model answered, and the trace.
 PROGRAM = """
 import concurrent.futures, json, multiprocessing, sys
-from contextlib import nullcontext
 
 import joblib
 
@@ -143,6 +140,43 @@ def test_a_job_belongs_to_the_run_that_it_was_given_in(kind: str, method: str, w
     for trace, answers in ((first, recorded), (second, new)):
         kept = [json.loads(step.body())["id"] for step in store.load(trace).steps]
         assert sorted(kept) == sorted(answer for pair in answers for answer in pair)
+
+
+IDLE = """
+import json, multiprocessing, sys
+
+import escapement
+from model import ask
+
+def begin(barrier, url):
+    ask(url, 0)
+    barrier.wait(60)
+
+if __name__ == "__main__":
+    method, url = sys.argv[1:]
+    context = multiprocessing.get_context(method)
+    barrier = context.Barrier(3)
+    with escapement.init() as run:
+        pool = context.Pool(2, begin, (barrier, url))
+        barrier.wait(60)
+    pool.starmap(ask, [(url, number) for number in range(4)], chunksize=1)
+    print(run.trace_id)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_begin_in_their_run_and_do_not_stay_in_it(method: str, tmp_path: Path) -> None:
+    """The initializer belongs to the run; a job given when it is over does not, whether a worker had one before or not."""
+    (tmp_path / "model.py").write_text(MODEL)
+    (tmp_path / "program.py").write_text(IDLE)
+    with Provider() as provider:
+        ran = subprocess.run(
+            [sys.executable, "program.py", method, provider.base_url],
+            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        assert provider.count == 12
+    assert len(SpanStore(tmp_path / ".escapement").load(ran.stdout.strip()).steps) == 4
 
 
 def test_edits_reach_no_pool_of_processes(client: openai.OpenAI, provider: Provider) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from escapement.engine import lanes, processes, runs, sources
-from escapement.engine.family import VARIABLE, Family, Membership
+from escapement.engine.family import Family, Membership
 from escapement.engine.lanes import Scope
 from escapement.engine.session import Session
 from escapement.words.config import Settings, resolve
@@ -53,8 +53,7 @@ def errand(member: Membership) -> Iterator[None]:
             if member.replays:
                 raise
             failed(error, member)
-    if VARIABLE not in os.environ:
-        lanes.forget()
+        processes.step_out()  # of what it has joined just now: the next job may be in no run
     if session is None:
         yield
         return

@@ -83,11 +83,50 @@ def _start(wrapped: Callable[..., Any], process: Any, args: tuple[Any, ...], kwa
     token = _meant.set(child)
     if member is not None:
         process._escapement = Ticket(member)
+    if getattr(target, "__module__", "") in _POOLS:
+        queues, (initializer, *rest) = process._args[:2], process._args[2:]
+        process._args = (*queues, Initializer(initializer), *rest)
     try:
         return wrapped(*args, **kwargs)
     finally:
         _meant.reset(token)
         process.__dict__.pop("_escapement", None)
+
+
+_POOLS = frozenset(
+    {
+        "multiprocessing.pool",
+        "concurrent.futures.process",
+        "loky.process_executor",
+        "joblib.externals.loky.process_executor",
+    }
+)
+"""Their workers take two queues, an initializer, its arguments, and more."""
+
+
+class Initializer:
+    """What a worker of a pool does at first, in the run that it was started in. Then its jobs say where they belong."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any] | None) -> None:
+        self._function = function
+
+    def __reduce__(self) -> tuple[type[Initializer], tuple[Callable[..., Any] | None]]:
+        return Initializer, (self._function,)
+
+    def __call__(self, *args: Any) -> None:
+        try:
+            if self._function is not None:
+                self._function(*args)
+        finally:
+            step_out()
+
+
+def step_out() -> None:
+    """Leave the run that this process was started in, unless it is a command's, which all of it belongs to."""
+    if VARIABLE not in os.environ:
+        lanes.forget()
 
 
 class Job:
