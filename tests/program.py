@@ -12,7 +12,12 @@ _HEAD = """
 import os, sys, time
 import escapement, openai
 
-client = openai.OpenAI(api_key="sk-test-0123456789abcdefghij", base_url=sys.argv[1] + "/v1")
+def connect():
+    global client
+    client = openai.OpenAI(api_key="sk-test-0123456789abcdefghij", base_url=sys.argv[1] + "/v1")
+
+connect()
+os.register_at_fork(after_in_child=connect)  # two processes on one connection would read each other's answers
 
 def ask(text, model="gpt-4o"):
     answer = client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])

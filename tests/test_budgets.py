@@ -190,7 +190,6 @@ def test_forked_children_and_killed_processes_count(provider: Provider, shared: 
         for number in range(3):
             child = os.fork()
             if child == 0:
-                client = client.copy(http_client=openai.DefaultHttpxClient())  # no two processes on one connection
                 ask(f"child {number} a"), ask(f"child {number} b")
                 os._exit(0)
             children.append(child)
