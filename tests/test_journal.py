@@ -199,7 +199,7 @@ def check_victim(folder: Path, got: list[tuple[int, str]]) -> None:
             import json
 
             history = json.loads(requests[number])["messages"]
-            answer = client.chat.completions.create(model="gpt-4o", messages=history, stream=number % 3 == 0)  # type: ignore[call-overload]
+            answer = client.chat.completions.create(model="gpt-4o", messages=history, stream=number % 3 == 0)
             if number % 3 == 0:
                 again = "".join(chunk.choices[0].delta.content or "" for chunk in answer if chunk.choices)
             else:

@@ -103,7 +103,7 @@ BODY = {
         ("seed", (), {"seed": "<number>"}),
         ((), "call.at.day", {"call": '{"at":{},"query":"run-8"}'}),
         ((), "nothing.like[3].it", {}),
-        ((), "messages[*].role", {"messages": [{"content": message["content"]} for message in BODY["messages"]]}),  # type: ignore[index]
+        ((), "messages[*].role", {"messages": [{"content": message["content"]} for message in BODY["messages"]]}),
         ((), ["messages[0]"], {"messages": BODY["messages"][1:]}),  # type: ignore[index]
         (lambda body: {**body, "model": "any"}, "seed", {"model": "any", "seed": None}),
     ],

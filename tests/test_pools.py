@@ -99,6 +99,23 @@ if __name__ == "__main__":
 """
 
 
+def run(folder: Path, program: str, *arguments: str) -> str:
+    """What a program that has `model` beside it prints."""
+    (folder / "model.py").write_text(MODEL)
+    (folder / "program.py").write_text(program)
+    ran = subprocess.run(
+        [sys.executable, "program.py", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONWARNINGS": "ignore::DeprecationWarning"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
 @pytest.mark.parametrize("when", ["before", "within"])
 @pytest.mark.parametrize(
     ("kind", "method"),
@@ -115,21 +132,10 @@ if __name__ == "__main__":
     ],
 )
 def test_a_job_belongs_to_the_run_that_it_was_given_in(kind: str, method: str, when: str, tmp_path: Path) -> None:
-    (tmp_path / "model.py").write_text(MODEL)
-    (tmp_path / "program.py").write_text(PROGRAM)
     with Provider() as provider:
-        ran = subprocess.run(
-            [sys.executable, "program.py", kind, method, when, provider.base_url],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONWARNINGS": "ignore::DeprecationWarning"},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert ran.returncode == 0, ran.stderr
+        out = run(tmp_path, PROGRAM, kind, method, when, provider.base_url)
         asked = provider.count
-    *early, (first, recorded), outside, replayed, outside_again, (second, new), renewed, again = json.loads(ran.stdout)
+    *early, (first, recorded), outside, replayed, outside_again, (second, new), renewed, again = json.loads(out)
     assert [trace for trace, _ in (*early, outside, outside_again)] == [None] * (len(early) + 2)
     live = [answers for _, answers in (*early, outside, outside_again)] + [recorded, new]
     ids = {answer for answers in live for pair in answers for answer in pair}
@@ -167,16 +173,10 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_begin_in_their_run_and_do_not_stay_in_it(method: str, tmp_path: Path) -> None:
     """The initializer belongs to the run; a job given when it is over does not, whether a worker had one before or not."""
-    (tmp_path / "model.py").write_text(MODEL)
-    (tmp_path / "program.py").write_text(IDLE)
     with Provider() as provider:
-        ran = subprocess.run(
-            [sys.executable, "program.py", method, provider.base_url],
-            cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
+        out = run(tmp_path, IDLE, method, provider.base_url)
         assert provider.count == 12
-    assert len(SpanStore(tmp_path / ".escapement").load(ran.stdout.strip()).steps) == 4
+    assert len(SpanStore(tmp_path / ".escapement").load(out.strip()).steps) == 4
 
 
 def test_edits_reach_no_pool_of_processes(client: openai.OpenAI, provider: Provider) -> None:
